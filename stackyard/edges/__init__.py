@@ -1,0 +1,1 @@
+"""Everything with a side effect: disk, network, environment, programs, terminal."""

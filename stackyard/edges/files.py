@@ -1,0 +1,92 @@
+"""Files on disk: read whole, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from stackyard.errors import StackyardError
+
+__all__ = ["read_bytes", "write_files"]
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def read_bytes(
+    path: str | Path, error: type[StackyardError] = StackyardError, *, limit_bytes: int = 0
+) -> bytes:
+    """Content of a file. Raises ``error`` if it cannot be read or is larger than the limit."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(limit_bytes + 1 if limit_bytes else -1)
+    except OSError as problem:
+        raise error(f"cannot read it: {_reason(problem)}", where=str(path)) from problem
+    except ValueError as problem:  # a NUL in the path
+        raise error(f"cannot read it: {problem}", where=repr(str(path))) from problem
+    if limit_bytes and len(data) > limit_bytes:
+        raise error(f"larger than {limit_bytes} bytes", where=str(path))
+    return data
+
+
+def write_files(files: Mapping[str | Path, bytes]) -> tuple[Path, ...]:
+    """Write each file whole, and say which ones changed.
+
+    All contents lie beside their targets before the first target is replaced, so that a full disk
+    changes nothing. Folders are made; an existing file keeps its mode, and one with the same
+    content is left alone; a symbolic link stays, what it points at is replaced. Raises
+    StackyardError, after removing what is half written.
+    """
+    pending: list[tuple[Path, Path]] = []
+    try:
+        for path, data in files.items():
+            try:
+                target = Path(os.path.realpath(path))
+                if _same_content(target, data):
+                    continue
+                pending.append((target, _write_beside(target, data)))
+            except (OSError, ValueError) as problem:
+                raise _failure(path, problem) from problem
+        for target, temporary in pending:
+            try:
+                temporary.replace(target)
+            except OSError as problem:
+                raise _failure(target, problem) from problem
+    finally:
+        for _, temporary in pending:
+            temporary.unlink(missing_ok=True)
+    return tuple(target for target, _ in pending)
+
+
+def _failure(path: str | Path, problem: OSError | ValueError) -> StackyardError:
+    reason = _reason(problem) if isinstance(problem, OSError) else str(problem)
+    return StackyardError(f"cannot write it: {reason}", where=str(path))
+
+
+def _same_content(target: Path, data: bytes) -> bool:
+    """Whether the file is there with this content. Raises OSError for a folder."""
+    if target.is_dir():
+        raise IsADirectoryError(None, "it is a directory")
+    try:
+        return target.stat().st_size == len(data) and target.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _write_beside(target: Path, data: bytes) -> Path:
+    """Write to a new file in the target's folder, with the mode that the target has or would get."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}")
+    try:
+        with temporary.open("xb") as file:
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            file.write(data)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary

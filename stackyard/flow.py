@@ -1,0 +1,466 @@
+"""The table of contents: one function for each task, each a list of steps.
+
+Steps that several tasks share are in ``stackyard.steps``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stackyard import __version__
+from stackyard.edges import console
+from stackyard.errors import ConfigError, StackError, StackyardError, StaleError
+from stackyard.steps import (
+    Project,
+    Request,
+    Work,
+    load_work,
+    make_context,
+    open_project,
+    plan_work,
+    project_folder,
+)
+
+__all__ = [
+    "Request",
+    "bench",
+    "doctor",
+    "format_code",
+    "generate",
+    "graph",
+    "lint",
+    "lock",
+    "plan",
+    "test",
+]
+
+
+def generate(
+    request: Request,
+    *,
+    output: str = "",
+    artifacts_root: str = "",
+    check: bool = False,
+    forward: Sequence[str] = (),
+) -> None:
+    """Write the parent pipeline, or with a stack its child pipeline; ``check`` only compares."""
+    project = open_project()
+    if request.stack:
+        files = _child_files(project, request, output, artifacts_root, forward, writing=not check)
+    elif output:
+        raise ConfigError("the parent pipeline has its place: .gitlab-ci.yml", where="--output",
+                          hint="name a stack as well: --stack NAME")
+    else:
+        files = _parent_files(project)
+    if check:
+        _compare(project, files)
+    else:
+        _write(project, files)
+
+
+def _child_files(  # noqa: PLR0913 - the command line, as it is
+    project: Project,
+    request: Request,
+    output: str,
+    artifacts_root: str,
+    forward: Sequence[str],
+    *,
+    writing: bool,
+) -> dict[Path, bytes]:
+    from stackyard.attributes import make_attributes  # noqa: PLC0415
+    from stackyard.pipeline import make_pipeline  # noqa: PLC0415
+
+    work = load_work(project, request)
+    _check_ci(work)
+    plan = plan_work(work, request)
+    context = make_context(work, request, artifacts_root=artifacts_root, forward=forward)
+    attributes = make_attributes(
+        work.stack.ci, plan.builds, work.lock, fix=work.fix, dynamic=_dynamic(work)
+    )
+    for warning in plan.warnings:
+        console.warn(warning)
+    pipeline = make_pipeline(plan, attributes, context)
+    text = _render_child(work, plan, pipeline)
+    root = project_folder(project) / context.artifacts_root
+    target = Path(output) if output else root / "pipeline.yml"
+    files = {
+        target: text,
+        root / "concrete_environment" / "spack.yaml": _concrete_manifest(work, context, root),
+        root / "concrete_environment" / "spack.lock": work.lock_bytes,
+    }
+    if project.env.copy_buildcache:
+        files[_copy_path(root, context)] = _copy_manifest(work, plan, context)
+    _check_artifact(files, target, context.limits)
+    if writing:
+        _cdash_group(work)
+        _summary(plan, pipeline)
+    return files
+
+
+def _check_ci(work: Work) -> None:
+    if not work.stack.has_ci:
+        raise StackError("the stack has no ci section", where=f"{work.stack.where}: spack.ci",
+                         hint="it says which runners and images build the packages")
+    target = work.stack.ci.get("target", "gitlab")
+    if target != "gitlab":
+        raise StackError(f"no generator for {target!r}", where=f"{work.stack.where}: spack.ci.target",
+                         hint="the only one is gitlab")
+    if work.settings.index != "spack":
+        raise ConfigError("this version knows only Spack's own index job", where="index",
+                          hint="write index: spack")
+
+
+def _dynamic(work: Work) -> Any:
+    entries = work.stack.ci.get("pipeline-gen") or ()
+    if not any(str(key).startswith("dynamic-mapping") for entry in entries for key in entry):
+        return None
+    from stackyard.edges.dynamic import DynamicService  # noqa: PLC0415
+
+    env = work.project.env
+    expand = None
+    if "dynamic-headers" in work.fix:
+        def expand(text: str) -> str:
+            return _expand(text, env)
+    return DynamicService(skip=env.skip_dynamic_mapping, warn=console.warn, expand=expand)
+
+
+def _expand(text: str, env: Mapping[str, str]) -> str:
+    import re  # noqa: PLC0415
+
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: env.get(m[1] or m[2], m[0]), text)
+
+
+def _render_child(work: Work, plan: Any, pipeline: Any) -> bytes:
+    from stackyard.render import render  # noqa: PLC0415
+
+    from_what = f"stack {work.stack.name}, {len(plan.graph.needs)} of {len(plan.decisions)} specs"
+    job, number = pipeline.cross_need
+    values = {
+        "title": f"Child pipeline of the {from_what}",
+        "version": __version__,
+        "pipeline": pipeline,
+        "generate_job": job,
+        "generate_pipeline": number,
+        "artifacts": "true" if pipeline.needs_artifacts else "false",
+    }
+    return render("gitlab/child.yml.j2", _templates(work.project), values).encode()
+
+
+def _templates(project: Project) -> Any:
+    """The project's own templates win over those of the package."""
+    from stackyard.edges.templates import load_template  # noqa: PLC0415
+
+    return lambda name: load_template(name, project.root)
+
+
+def _concrete_manifest(work: Work, context: Any, root: Path) -> bytes:
+    """The manifest for the jobs, its includes found from the new folder."""
+    from stackyard.document import dump_yaml, parse_yaml  # noqa: PLC0415
+    from stackyard.stack import concrete_manifest  # noqa: PLC0415
+
+    folder = root / "concrete_environment"
+    text = concrete_manifest(work.stack, os.path.relpath(work.folder, folder))
+    extra = {}
+    if context.artifacts_buildcache:
+        extra["stackyard-artifacts"] = f"$CI_PROJECT_DIR/{context.local_mirror}"
+    if context.temporary_storage:
+        extra["stackyard-temporary"] = context.temporary_mirror
+    if extra:
+        document = parse_yaml(text, work.stack.where)
+        mirrors = document["spack"].setdefault("mirrors", {})
+        mirrors.update({name: {"url": url, "signed": False} for name, url in extra.items()})
+        text = dump_yaml(document)
+    return text.encode()
+
+
+def _copy_path(root: Path, context: Any) -> Path:
+    return root / "specs_to_copy" / f"copy_{context.stack_name or 'rebuilt'}_specs.json"
+
+
+def _copy_manifest(work: Work, plan: Any, context: Any) -> bytes:
+    from stackyard.pipeline import PipelineType, copy_manifest  # noqa: PLC0415
+
+    specs = plan.builds
+    if context.type is PipelineType.COPY_ONLY:
+        specs = tuple(work.lock.specs[key] for key in work.lock.order
+                      if not work.lock.specs[key].external)
+    manifest = copy_manifest(specs, context.fetch_url, work.project.env.copy_buildcache)
+    return json.dumps(manifest).encode()
+
+
+#: GitLab counts allocated objects, not bytes: roughly this many for each byte of a file.
+_OBJECT_BYTES = 5
+_YAML_OBJECT_LIMIT = 2 * 1024 * 1024
+
+
+def _check_artifact(files: Mapping[Path, bytes], target: Path, limits: Any) -> None:
+    """The pipeline as GitLab extracts it, and the archive that holds it, against one limit."""
+    from stackyard.pipeline import check_size  # noqa: PLC0415
+
+    size = len(files[target])
+    check_size("the pipeline", size, limits)
+    if limits.artifact_bytes and sum(map(len, files.values())) > limits.artifact_bytes:
+        import zlib  # noqa: PLC0415 - a zip holds the same streams
+
+        packed = sum(len(zlib.compress(data)) + 200 for data in files.values())
+        check_size("the archive of the generate job", packed, limits)
+    if size * _OBJECT_BYTES > _YAML_OBJECT_LIMIT:
+        console.warn(
+            f"the pipeline has {size:,} bytes; GitLab's max_yaml_size_bytes, 2 MB of objects by "
+            "default, may be too small for it"
+        )
+
+
+def _cdash_group(work: Work) -> None:
+    cdash, env = work.stack.cdash, work.project.env
+    if not cdash.get("build-group"):
+        return
+    if not env.cdash_token:
+        console.warn("no SPACK_CDASH_AUTH_TOKEN: the build group is not created on CDash")
+        return
+    from stackyard.edges.cdash import create_build_group  # noqa: PLC0415
+    from stackyard.errors import StoreError  # noqa: PLC0415
+
+    try:
+        create_build_group(cdash, env.cdash_token)
+    except StoreError as error:
+        console.warn(f"CDash: {error}")
+
+
+def _summary(plan: Any, pipeline: Any) -> None:
+    from stackyard.plan import Action  # noqa: PLC0415
+
+    counts = ", ".join(
+        f"{plan.count(action)} {word}"
+        for action, word in ((Action.BUILD, "to build"), (Action.REUSE, "reused"),
+                             (Action.EXTERNAL, "external"), (Action.UNAFFECTED, "unaffected"))
+        if plan.count(action)
+    )
+    console.note(f"{counts}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}")
+
+
+def _parent_files(project: Project) -> dict[Path, bytes]:
+    from stackyard.edges.stacks import list_stacks  # noqa: PLC0415
+    from stackyard.parent import ParentStack, parent_values  # noqa: PLC0415
+    from stackyard.render import render  # noqa: PLC0415
+    from stackyard.settings import make_settings  # noqa: PLC0415
+    from stackyard.steps import read_stack  # noqa: PLC0415
+
+    settings = make_settings(project.settings)
+    stacks = []
+    for name in list_stacks(project.root):
+        stack, _ = read_stack(project, name)
+        own = f"{stack.folder}/"
+        files = [f"{own}**/*", *(file for file in stack.files if not file.startswith(own))]
+        stacks.append(ParentStack(name=name, files=tuple(files)))
+    if not stacks:
+        raise ConfigError("there is no stack yet", where="stacks/",
+                          hint="put a spack.yaml into stacks/NAME/")
+    wanted = settings.generate
+    values = parent_values(
+        stacks,
+        image=wanted.image or "python:3.12",
+        tags=wanted.tags,
+        requirement=wanted.requirement or _requirement(project),
+        strategy=wanted.strategy,
+        interruptible=wanted.interruptible,
+        variables=wanted.variables,
+        before_script=wanted.before_script,
+    )
+    text = render("gitlab/parent.yml.j2", _templates(project), values)
+    return {project.root / ".gitlab-ci.yml": text.encode()}
+
+
+def parent_is_fresh(project: Project) -> bool:
+    """Whether the committed ``.gitlab-ci.yml`` is what would be rendered now."""
+    return all(path.is_file() and path.read_bytes() == data
+               for path, data in _parent_files(project).items())
+
+
+def _requirement(project: Project) -> str:
+    """This version of stackyard; in its own clone the clone itself."""
+    own = (project.root / "stackyard" / "__init__.py").is_file()
+    return "." if own else f"stackyard=={__version__}"
+
+
+def _write(project: Project, files: Mapping[Path, bytes]) -> None:
+    from stackyard.edges.files import write_files  # noqa: PLC0415
+
+    changed = write_files(files)
+    for path in files:
+        state = "wrote" if path.resolve() in changed else "unchanged"
+        console.note(f"{state} {project.shown(path)}")
+
+
+def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
+    stale, lines = [], []
+    for path, data in files.items():
+        old = path.read_bytes() if path.is_file() else b""
+        if old != data:
+            stale.append(project.shown(path))
+            lines += difflib.unified_diff(
+                old.decode(errors="replace").splitlines(keepends=True),
+                data.decode(errors="replace").splitlines(keepends=True),
+                f"{project.shown(path)} (as it is)", f"{project.shown(path)} (as it should be)",
+            )
+    if stale:
+        raise StaleError(f"not up to date: {', '.join(stale)}", hint="run: invoke generate",
+                         diff="".join(line if line.endswith("\n") else f"{line}\n"
+                                      for line in lines))
+    console.note(f"up to date: {', '.join(project.shown(path) for path in files)}")
+
+
+def plan(request: Request, *, as_json: bool = False, html: str = "") -> None:
+    """Print what would be built and why."""
+    from stackyard.report import plan_json, plan_table  # noqa: PLC0415
+
+    work, made = _planned(request)
+    for warning in (*made.warnings, *stack_warnings(work)):
+        console.warn(warning)
+    if html:
+        _save(html, _graph_html(work, made))
+    console.out(plan_json(made, work.stack.name) if as_json else plan_table(made))
+
+
+def _planned(request: Request) -> tuple[Work, Any]:
+    work = load_work(open_project(), request)
+    forced = bool(request.mirrors) or None
+    return work, plan_work(work, request, reading=forced)
+
+
+def stack_warnings(work: Work) -> tuple[str, ...]:
+    """Oddities of Spack that touch the stack, and match strings that hold for no spec."""
+    from stackyard.attributes import unmatched_patterns  # noqa: PLC0415
+    from stackyard.defects import touched_defects  # noqa: PLC0415
+
+    ci = {**work.stack.ci, "cdash": work.stack.cdash}
+    unmatched = unmatched_patterns(work.stack.ci, work.lock, fix=work.fix)
+    return (
+        *touched_defects(ci, work.fix),
+        *(f"{work.stack.where}: match string {text!r} holds for no spec" for text in unmatched),
+    )
+
+
+def graph(request: Request, *, output: str) -> None:
+    """Draw the plan."""
+    from stackyard.graph import graph_svg  # noqa: PLC0415
+
+    suffix = Path(output).suffix
+    if suffix not in (".svg", ".html"):
+        raise ConfigError(f"{output!r} names neither .svg nor .html", where="--output")
+    work, made = _planned(request)
+    text = graph_svg(made, work.stack.name) if suffix == ".svg" else _graph_html(work, made)
+    _save(output, text)
+
+
+def _graph_html(work: Work, made: Any) -> str:
+    from stackyard.graph import graph_html  # noqa: PLC0415
+
+    return graph_html(made, work.stack.name, _templates(work.project))
+
+
+def _save(path: str, text: str) -> None:
+    from stackyard.edges.files import write_files  # noqa: PLC0415
+
+    write_files({Path(path): text.encode()})
+    console.note(f"wrote {path}")
+
+
+def lock(
+    *, stack: str = "", lock: str = "", check: bool = False, verify: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Check a lock against its manifest, and its hashes against themselves."""
+    if not check and not verify:
+        raise ConfigError("this version checks locks, it does not make them", where="lock",
+                          hint="add --check or --verify; make one with spack concretize")
+    work = load_work(open_project(), Request(stack=stack, lock=lock))
+    result: dict[str, Any] = {"stack": work.stack.name, "lock": work.lock.where}
+    if check:
+        result["roots"] = len(work.roots)
+        console.note(f"{work.lock.where} answers {work.stack.where}: {len(work.roots)} roots")
+    if verify:
+        result |= _verify(work)
+    if as_json:
+        console.out(json.dumps(result, indent=2))
+
+
+def _verify(work: Work) -> dict[str, Any]:
+    from stackyard.errors import LockError  # noqa: PLC0415
+    from stackyard.hashes import Verdict, verify_hashes  # noqa: PLC0415
+
+    verdicts = verify_hashes(work.lock)
+    counts = {kind.value: sum(v is kind for v in verdicts.values()) for kind in Verdict}
+    wrong = [key for key, verdict in verdicts.items() if verdict is Verdict.FALSE]
+    if wrong:
+        names = ", ".join(f"{work.lock.specs[key].name}/{key[:7]}" for key in wrong[:10])
+        raise LockError(f"{len(wrong)} of {len(verdicts)} hashes are not those of their nodes: "
+                        f"{names}", where=f"{work.lock.where}: concrete_specs",
+                        hint="the file was edited: restore it, or concretize again")
+    unknown = f", {counts['unknown']} cannot be recomputed" if counts["unknown"] else ""
+    console.note(f"{counts['true']} of {len(verdicts)} hashes are true{unknown}")
+    return {"hashes": counts}
+
+
+def doctor(*, stack: str = "", offline: bool = False, as_json: bool = False) -> None:
+    """Look at everything that a run needs, and say what is missing."""
+    from stackyard.doctor import examine  # noqa: PLC0415
+
+    findings = examine(open_project(), stack=stack, offline=offline)
+    if as_json:
+        console.out(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            console.out(finding.line())
+    worst = max((finding.code for finding in findings), default=0)
+    if worst:
+        failed = sum(finding.code > 0 for finding in findings)
+        error = StackyardError(f"{failed} of {len(findings)} checks failed")
+        error.code = worst
+        raise error
+
+
+def test(*, long: bool = False, only: str = "") -> None:
+    """Run the test suite of the clone."""
+    argv = [sys.executable, "-m", "pytest", *(["--long"] if long else []),
+            *(["-k", only] if only else [])]
+    _must_follow(argv)
+
+
+def lint() -> None:
+    """Run the linters over the clone."""
+    for argv in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
+        _must_follow([sys.executable, "-m", *argv])
+
+
+def format_code() -> None:
+    """Format the clone."""
+    for argv in (["ruff", "check", "--fix", "--quiet", "."], ["ruff", "format", "."]):
+        _must_follow([sys.executable, "-m", *argv])
+
+
+def bench(*, spack: str = "", as_json: bool = False, only: str = "") -> None:
+    """Run the benchmarks of the clone."""
+    argv = [sys.executable, "-m", "benchmarks", *(["--spack", spack] if spack else []),
+            *(["--json"] if as_json else []), *(["--only", only] if only else [])]
+    _must_follow(argv)
+
+
+def _must_follow(argv: Sequence[str]) -> None:
+    from stackyard.edges.process import follow  # noqa: PLC0415
+    from stackyard.errors import ToolError  # noqa: PLC0415
+
+    root = open_project().root
+    if not (root / "stackyard" / "flow.py").is_file():
+        raise ConfigError("this task works on Stackyard's own code, in a clone of it",
+                          where=str(root))
+    if code := follow(argv, cwd=str(root)):
+        raise ToolError(f"{' '.join(argv[2:])} ended with {code}")
+
+

@@ -1,0 +1,626 @@
+"""Lay a plan out as the jobs of a GitLab child pipeline, inside GitLab's limits.
+
+What the jobs say is what ``spack ci generate`` of Spack 1.1 makes them say (``ci/gitlab.py``), so
+that ``spack ci rebuild`` runs in them unchanged. How they are written is ours: needs without what
+another need implies, common attributes in hidden jobs, and nothing that GitLab would refuse.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from stackyard.attributes import (
+    RESERVED_TAGS,
+    Attributes,
+    Group,
+    compiler_hash,
+    fill,
+    spec_variables,
+    unpack_script,
+)
+from stackyard.errors import LimitError, StackError
+from stackyard.lock import Spec
+from stackyard.merge import merge_yaml
+from stackyard.plan import Plan
+from stackyard.settings import Limits
+
+__all__ = [
+    "BuildJob",
+    "Context",
+    "Pipeline",
+    "PipelineType",
+    "ServiceJob",
+    "check_size",
+    "copy_manifest",
+    "job_name",
+    "make_pipeline",
+]
+
+Tree = Mapping[str, Any]
+
+#: The conditions under which GitLab tries a build job again, as Spack lists them.
+RETRY_WHEN = (
+    "unknown_failure",
+    "script_failure",
+    "api_failure",
+    "stuck_or_timeout_failure",
+    "runner_system_failure",
+    "runner_unsupported",
+    "stale_schedule",
+    "archived_failure",
+    "unmet_prerequisites",
+    "scheduler_failure",
+    "data_integrity_failure",
+)
+_SERVICE_RETRY = {
+    "max": 2,
+    "when": ["runner_system_failure", "stuck_or_timeout_failure", "script_failure"],
+}
+_SPECS_URL = "v3/manifests/spec"
+_KEYS_URL = "v3/manifests/key"
+
+
+class PipelineType(enum.Enum):
+    """The values are what ``spack ci rebuild`` compares ``SPACK_PIPELINE_TYPE`` with."""
+
+    COPY_ONLY = "spack_copy_only"
+    PROTECTED_BRANCH = "spack_protected_branch"
+    PULL_REQUEST = "spack_pull_request"
+
+    @classmethod
+    def parse(cls, text: str) -> PipelineType | None:
+        """Take either form of the name; anything else is no type, as in Spack."""
+        return next((kind for kind in cls if text in (kind.value, kind.name)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """All that a pipeline depends on beside plan and attributes.
+
+    Folders are relative to the project's root, as the jobs see them.
+    """
+
+    artifacts_root: str = "jobs_scratch_dir"
+    generate_job: str = "job-does-not-exist"
+    generate_pipeline: str = "pipeline-does-not-exist"
+    spack_version: str
+    spack_checkout: str
+    push_url: str
+    fetch_url: str
+    source_url: str = ""
+    type: PipelineType | None = None
+    stack_name: str = ""
+    require_signing: bool = False
+    prune_up_to_date: bool = True
+    prune_unaffected: bool = False
+    rebuild_index: bool = True
+    build_group: str = ""
+    build_stamp: str = ""
+    forward: Mapping[str, str] = field(default_factory=dict)
+    phases: tuple[frozenset[str], ...] = ()
+    artifacts_buildcache: bool = False
+    temporary_storage: str = ""
+    limits: Limits = field(default_factory=Limits)
+    fix: frozenset[str] = frozenset()
+
+    @property
+    def concrete_environment(self) -> str:
+        return f"{self.artifacts_root}/concrete_environment"
+
+    @property
+    def local_mirror(self) -> str:
+        return f"{self.artifacts_root}/mirror"
+
+    @property
+    def temporary_mirror(self) -> str:
+        return f"{self.temporary_storage.rstrip('/')}/{self.generate_pipeline}"
+
+
+class BuildJob(NamedTuple):
+    """One spec's job. ``extends`` are hidden jobs, ``needs`` are names of jobs."""
+
+    name: str
+    hash: str
+    stage: str
+    extends: tuple[str, ...]
+    needs: tuple[str, ...]
+    variables: Mapping[str, Any]
+    image: str  # the hidden job that has an image of its own, or empty
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceJob:
+    name: str
+    attributes: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """``hidden`` are hidden jobs by name; ``needs_artifacts`` and ``cross_need`` hold for all."""
+
+    stages: tuple[str, ...]
+    variables: Mapping[str, str]
+    hidden: Mapping[str, Tree]
+    builds: tuple[BuildJob, ...]
+    services: tuple[ServiceJob, ...]
+    cross_need: tuple[str, str]
+    needs_artifacts: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many jobs GitLab will count."""
+        return len(self.builds) + len(self.services)
+
+
+def job_name(spec: Spec, build_group: str = "") -> str:
+    """The full name of a spec's job; GitLab's limit on names is not applied yet."""
+    name = f"{spec.name}@{spec.version} /{spec.hash}"
+    return f"{name} {build_group}" if build_group else name
+
+
+def make_pipeline(plan: Plan, attributes: Attributes, context: Context) -> Pipeline:
+    """Raises LimitError where a limit cannot be kept, StackError where a job lacks its script."""
+    copying = context.type is PipelineType.COPY_ONLY
+    layout = _Layout(plan, attributes, context) if not copying and plan.graph.needs else None
+    services = list(_services(attributes, context, building=layout is not None))
+    stages = list(dict.fromkeys(job.attributes.get("stage", "") for job in services))
+    if layout is None and not copying:
+        noop = {**attributes.services["noop"], "retry": 0, "allow_failure": True}
+        return Pipeline((), {}, {}, (), (ServiceJob("no-specs-to-rebuild", noop),), _cross(context))
+    pipeline = Pipeline(
+        stages=(*(layout.stages if layout else ()), *stages),
+        variables=_variables(context),
+        hidden=layout.hidden if layout else {},
+        builds=tuple(layout.jobs) if layout else (),
+        services=(*(layout.joins if layout else ()), *services),
+        cross_need=_cross(context),
+        needs_artifacts=context.artifacts_buildcache,
+    )
+    _check_count(pipeline, context.limits)
+    return pipeline
+
+
+def _cross(context: Context) -> tuple[str, str]:
+    return context.generate_job, context.generate_pipeline
+
+
+class _Layout:
+    """The build jobs of one plan, laid out step by step."""
+
+    def __init__(self, plan: Plan, attributes: Attributes, context: Context) -> None:
+        self._context = context
+        self._noop = attributes.services["noop"]
+        self._specs = plan.lock.specs
+        graph = plan.graph
+        needs = graph.all_needs if context.artifacts_buildcache else graph.needs
+        self.levels = dict(graph.levels)
+        self.names = _names(plan.builds, context)
+        self.joins: list[ServiceJob] = []
+        needs = self._phase_barriers(needs)
+        job_needs = {key: self._within_limit(key, needs[key]) for key in needs}
+        top = max(self.levels.values())
+        self.stages = [f"stage-{level}" for level in range(top + 1)]
+        self.hidden: dict[str, Tree] = {}
+        self.jobs: list[BuildJob] = []
+        self._write(attributes.groups, job_needs, plan)
+
+    def _phase_barriers(
+        self, needs: Mapping[str, tuple[str, ...]]
+    ) -> Mapping[str, tuple[str, ...]]:
+        """Let each bootstrap phase start when the one before has ended.
+
+        The last jobs of a phase lead into a join job; the first ones of the next wait for it.
+        """
+        phases = _phases(self._context.phases, needs)
+        if len(phases) < 2:
+            return needs
+        result = dict(needs)
+        for number, (before, phase) in enumerate(zip(phases, phases[1:], strict=False), start=1):
+            needed = {need for key in before for need in result[key]}
+            ends = tuple(key for key in before if key not in needed)
+            barrier = self._join(f"bootstrap phase {number}", ends)
+            floor = self.levels[barrier] + 1
+            inside = frozenset(phase)
+            for key in phase:
+                own = tuple(need for need in result[key] if need in inside)
+                if self._context.artifacts_buildcache:
+                    result[key] = (*result[key], barrier)
+                else:
+                    result[key] = own or (barrier,)
+                self.levels[key] = max([floor, *(self.levels[need] + 1 for need in own)])
+        return result
+
+    def _within_limit(self, key: str, needs: tuple[str, ...]) -> tuple[str, ...]:
+        """At most as many needs as GitLab allows, by join jobs in between.
+
+        The need on the generate job counts too, to be on the safe side.
+        """
+        limit = self._context.limits.needs
+        room = limit - 1
+        if not limit or len(needs) <= room:
+            return needs
+        if self._context.artifacts_buildcache or room < 2:
+            raise LimitError(
+                f"{self.names[key]} needs {len(needs) + 1} jobs, GitLab allows {limit} "
+                "(needs per job)",
+                where="limits.needs",
+                hint="raise ci_needs_size_limit on the server and limits.needs in the settings"
+                + ("; or switch enable-artifacts-buildcache off, so that needs can be joined"
+                   if self._context.artifacts_buildcache else ""),
+            )
+        return self._join_down(self.names[key], needs, room)
+
+    def _join_down(self, name: str, needs: Sequence[str], room: int) -> tuple[str, ...]:
+        ordered = sorted(needs, key=lambda key: (self.levels[key], self.names[key]))
+        while len(ordered) > room:
+            chunks = [ordered[i : i + room] for i in range(0, len(ordered), room)]
+            ordered = [
+                chunk[0] if len(chunk) == 1 else self._add_join(name, tuple(chunk))
+                for chunk in chunks
+            ]
+        return tuple(ordered)
+
+    def _join(self, name: str, needs: tuple[str, ...]) -> str:
+        """One job that waits for all of ``needs``."""
+        room = self._context.limits.needs - 1 if self._context.limits.needs else len(needs)
+        if room < 2 and len(needs) > room:
+            raise LimitError(f"{name} joins {len(needs)} jobs (needs per job)",
+                             where="limits.needs", hint="allow at least 3")
+        return self._add_join(name, self._join_down(name, needs, room))
+
+    def _add_join(self, name: str, needs: tuple[str, ...]) -> str:
+        number = len(self.joins) + 1
+        key = f"join-{number}"
+        title = self._shorten(f"{key} for {name}")
+        self.levels[key] = max(self.levels[need] for need in needs)
+        self.names[key] = title
+        attributes = {
+            **self._noop,
+            "script": [f'echo "{len(needs)} jobs joined"'],
+            "stage": f"stage-{self.levels[key]}",
+            "needs": [{"job": self.names[need], "artifacts": False} for need in needs],
+            "variables": {
+                **(self._noop.get("variables") or {}),
+                "STACKYARD_JOIN": str(number),
+                "GIT_STRATEGY": "none",
+            },
+            "interruptible": True,
+        }
+        self.joins.append(ServiceJob(title, attributes))
+        return key
+
+    def _shorten(self, name: str) -> str:
+        limit = self._context.limits.name
+        return name[:limit] if limit else name
+
+    def _write(
+        self, groups: Iterable[Group], needs: Mapping[str, tuple[str, ...]], plan: Plan
+    ) -> None:
+        """Fill ``jobs`` and ``hidden``, in the plan's order."""
+        toolchains: dict[object, str] = {}
+        made: dict[str, BuildJob] = {}
+        names, levels = self.names, self.levels
+        for number, group in enumerate(groups, start=1):
+            hidden = f".build-{number}"
+            shared, marked = group.variables()
+            base = _build_attributes(group, shared, self._context)
+            self.hidden[hidden] = base
+            image = hidden if base.get("image") else ""
+            plain = all(marked.get(name) == f"\0{name}\0" for name in _TOOLCHAIN_VARIABLES)
+            for key in group.members:
+                spec = self._specs[key]
+                own = spec_variables(spec, plan.lock)
+                if plain:
+                    toolchain = self._toolchain(spec, own, toolchains)
+                    extends: tuple[str, ...] = (toolchain, hidden)
+                    variables = {
+                        name: own[name] if value == f"\0{name}\0" else fill(value, own)
+                        for name, value in marked.items()
+                        if name not in _TOOLCHAIN_VARIABLES
+                    }
+                else:
+                    extends = (hidden,)
+                    variables = {name: fill(value, own) for name, value in marked.items()}
+                if self._context.build_group:
+                    variables["SPACK_CDASH_BUILD_NAME"] = _cdash_name(spec, plan, self._context)
+                made[key] = BuildJob(
+                    names[key],
+                    key,
+                    f"stage-{levels[key]}",
+                    extends,
+                    tuple([names[need] for need in needs[key]]),
+                    variables,
+                    image,
+                )
+        self.jobs = [made[key] for key in needs]
+
+    def _toolchain(
+        self, spec: Spec, own: Mapping[str, str], toolchains: dict[object, str]
+    ) -> str:
+        """The hidden job for what specs of one compiler and architecture share."""
+        values = tuple([own[name] for name in _TOOLCHAIN_VARIABLES])
+        if values not in toolchains:
+            toolchains[values] = f".toolchain-{len(toolchains) + 1}"
+            self.hidden[toolchains[values]] = {
+                "variables": dict(zip(_TOOLCHAIN_VARIABLES, values, strict=True))
+            }
+        return toolchains[values]
+
+
+_TOOLCHAIN_VARIABLES = (
+    "SPACK_JOB_SPEC_COMPILER_NAME",
+    "SPACK_JOB_SPEC_COMPILER_VERSION",
+    "SPACK_JOB_SPEC_ARCH",
+)
+
+
+def _phases(
+    phases: Sequence[frozenset[str]], needs: Mapping[str, object]
+) -> list[tuple[str, ...]]:
+    """The jobs of each phase, the rest last; a job belongs to the first phase that names it."""
+    left = dict.fromkeys(needs)
+    result = []
+    for phase in phases:
+        members = tuple(key for key in left if key in phase)
+        if members:
+            result.append(members)
+        for key in members:
+            del left[key]
+    return [*result, tuple(left)] if left else result
+
+
+def _names(specs: Sequence[Spec], context: Context) -> dict[str, str]:
+    """Job names within the limit. Two that were cut to one text would be one job for GitLab.
+
+    So a cut name that another job has too keeps its hash and loses more of its front.
+    """
+    limit = context.limits.name
+    names = {spec.hash: job_name(spec, context.build_group) for spec in specs}
+    if not limit or max(map(len, names.values())) <= limit:
+        return names
+    cut: dict[str, list[str]] = {}
+    for key, name in names.items():
+        cut.setdefault(name[:limit], []).append(key)
+    for name, keys in cut.items():
+        for key in keys:
+            tail = f" /{key}"
+            names[key] = name if len(keys) == 1 else name[: max(0, limit - len(tail))] + tail
+    if limit < 34:
+        raise LimitError(f"a job name of {limit} characters cannot hold a DAG hash",
+                         where="limits.name", hint="allow at least 34")
+    return names
+
+
+def _build_attributes(group: Group, shared: Tree, context: Context) -> dict[str, Any]:
+    """The final attributes of a group, its marked variables left out."""
+    attributes = dict(group.attributes)
+    if not attributes.get("script"):
+        raise StackError("the ci section leaves build jobs without a script",
+                         where="spack.ci.pipeline-gen", hint="a *-job-remove with script:: ?")
+    attributes["script"] = _build_script(attributes["script"], context)
+    for key in ("before_script", "after_script"):
+        if key in attributes:
+            attributes[key] = unpack_script(attributes[key])
+    if context.type is not None:
+        tags = [tag for tag in attributes.get("tags") or () if tag not in RESERVED_TAGS]
+        attributes["tags"] = tags + _TYPE_TAGS.get(context.type, [])
+    attributes["artifacts"] = merge_yaml(attributes.get("artifacts") or {}, _artifacts(context))
+    attributes["retry"] = merge_yaml(
+        {"max": 2, "when": list(RETRY_WHEN)}, attributes.get("retry", {})
+    )
+    attributes["interruptible"] = True
+    attributes.pop("needs", None)
+    attributes.pop("stage", None)
+    variables = {**shared, "SPACK_SPEC_NEEDS_REBUILD": "True"}
+    if context.build_group:
+        variables["SPACK_CDASH_BUILD_STAMP"] = context.build_stamp
+    attributes["variables"] = variables
+    return attributes
+
+
+_TYPE_TAGS = {
+    PipelineType.PROTECTED_BRANCH: ["protected"],
+    PipelineType.PULL_REQUEST: ["public"],
+}
+
+
+def _artifacts(context: Context) -> dict[str, Any]:
+    folders = ["logs", "reproduction", "tests", "user_data"]
+    if context.artifacts_buildcache:
+        folders.append("mirror")
+    return {"when": "always", "paths": [f"{context.artifacts_root}/{name}" for name in folders]}
+
+
+def _build_script(script: Any, context: Context) -> list[str]:
+    lines = [
+        line.replace("{env_dir}", context.concrete_environment) for line in unpack_script(script)
+    ]
+    for mirror in (
+        "${CI_PROJECT_DIR}/${SPACK_LOCAL_MIRROR_DIR}" if context.artifacts_buildcache else "",
+        "${SPACK_TEMPORARY_MIRROR_URL}" if context.temporary_storage else "",
+    ):
+        if mirror:
+            # `ci rebuild` does not install what some mirror has already: then there is nothing
+            # to pass on, and that is no failure.
+            lines.append(
+                'if spack location --install-dir "/${SPACK_JOB_SPEC_DAG_HASH}" > /dev/null 2>&1; '
+                f'then spack buildcache push --unsigned --only package "{mirror}" '
+                '"/${SPACK_JOB_SPEC_DAG_HASH}"; fi'
+            )
+    return lines
+
+
+def _cdash_name(spec: Spec, plan: Plan, context: Context) -> str:
+    """Spack 1.1 prints the compiler's hash behind its version, and ``none`` without a sigil."""
+    arch = f"{spec.platform}-{spec.os}-{spec.target}"
+    compiler = "none"
+    if spec.format < 5 and spec.legacy_compiler:
+        compiler = "%{}@={}".format(*spec.legacy_compiler)
+    elif key := compiler_hash(spec):
+        node = plan.lock.specs[key]
+        compiler = f"%{node.name}@{node.version}"
+        if "cdash-build-name" not in context.fix:
+            compiler += f"/{key}"
+    if "cdash-build-name" in context.fix:
+        compiler = "" if compiler == "none" else compiler.replace("@=", "@")
+    return (
+        f"{spec.name}@{spec.version}{compiler} hash={spec.hash} arch={arch} "
+        f"({context.build_group})"
+    )
+
+
+def _variables(context: Context) -> dict[str, str]:
+    root = context.artifacts_root
+    everything = not context.prune_up_to_date and not context.prune_unaffected
+    variables = {
+        "SPACK_ARTIFACTS_ROOT": root,
+        "SPACK_CONCRETE_ENV_DIR": context.concrete_environment,
+        "SPACK_VERSION": context.spack_version,
+        "SPACK_CHECKOUT_VERSION": context.spack_checkout,
+        "SPACK_JOB_LOG_DIR": f"{root}/logs",
+        "SPACK_JOB_REPRO_DIR": f"{root}/reproduction",
+        "SPACK_JOB_TEST_DIR": f"{root}/tests",
+        "SPACK_PIPELINE_TYPE": context.type.value if context.type else "None",
+        "SPACK_CI_STACK_NAME": context.stack_name or "None",
+        "SPACK_REBUILD_CHECK_UP_TO_DATE": str(context.prune_up_to_date),
+        "SPACK_REBUILD_EVERYTHING": str(everything),
+        "SPACK_REQUIRE_SIGNING": str(context.require_signing),
+        **context.forward,
+    }
+    if context.artifacts_buildcache:
+        variables["SPACK_LOCAL_MIRROR_DIR"] = context.local_mirror
+    if context.temporary_storage:
+        variables["SPACK_TEMPORARY_MIRROR_URL"] = context.temporary_mirror
+    if context.stack_name:
+        variables["SPACK_CI_STACK_NAME"] = context.stack_name
+    return {name: value.replace("\\", "/") for name, value in variables.items()}
+
+
+def _services(
+    attributes: Attributes, context: Context, *, building: bool
+) -> Iterator[ServiceJob]:
+    """The jobs around the builds; none where there is nothing to do."""
+    copying = context.type is PipelineType.COPY_ONLY
+    if copying:
+        yield _copy_job(attributes.services["copy"], context)
+    if not building and not copying:
+        return
+    signing = attributes.services["signing"]
+    if "script" in signing and context.type is PipelineType.PROTECTED_BRANCH:
+        yield _signing_job(signing, context)
+    if context.rebuild_index:
+        yield _reindex_job(attributes.services["reindex"], context)
+    if context.temporary_storage and building:
+        yield _cleanup_job(attributes.services["cleanup"], context)
+
+
+def _copy_job(base: Tree, context: Context) -> ServiceJob:
+    destination = context.push_url if "copy-destination" in context.fix else context.fetch_url
+    if not context.source_url:
+        raise StackError(
+            "a copy-only pipeline needs a mirror named buildcache-source",
+            where="spack.mirrors",
+            hint="add it beside buildcache-destination",
+        )
+    job = {
+        **base,
+        "stage": "copy",
+        "needs": [{"job": context.generate_job, "pipeline": context.generate_pipeline}],
+        "variables": {
+            **(base.get("variables") or {}),
+            "SPACK_COPY_ONLY_DESTINATION": destination,
+            "SPACK_BUILDCACHE_RELATIVE_KEYS_URL": _KEYS_URL,
+            "SPACK_BUILDCACHE_SOURCE": context.source_url,
+        },
+        "dependencies": [],
+    }
+    return ServiceJob("copy", job)
+
+
+def _signing_job(base: Tree, context: Context) -> ServiceJob:
+    job = {
+        **base,
+        "script": unpack_script(base["script"]),
+        "stage": "stage-sign-pkgs",
+        "when": "always",
+        "retry": {"max": 2, "when": ["always"]},
+        "interruptible": True,
+        "variables": {
+            **(base.get("variables") or {}),
+            "SPACK_BUILDCACHE_DESTINATION": context.push_url,
+            "SPACK_BUILDCACHE_RELATIVE_SPECS_URL": _SPECS_URL,
+            "SPACK_BUILDCACHE_RELATIVE_KEYS_URL": _KEYS_URL,
+        },
+        "dependencies": [],
+    }
+    return ServiceJob("sign-pkgs", job)
+
+
+def _reindex_job(base: Tree, context: Context) -> ServiceJob:
+    script = [
+        line.replace("{index_target_mirror}", context.push_url)
+        for line in unpack_script(base["script"])
+    ]
+    return ServiceJob("rebuild-index", _last_job(base, script, "stage-rebuild-index"))
+
+
+def _cleanup_job(base: Tree, context: Context) -> ServiceJob:
+    """Remove the temporary mirror. Spack 1.1's own line lacks the option that names the URL."""
+    script = [
+        line.replace("mirror destroy {mirror_prefix}", "mirror destroy --mirror-url {mirror_prefix}")
+        .replace("{mirror_prefix}/$CI_PIPELINE_ID", '"${SPACK_TEMPORARY_MIRROR_URL}"')
+        .replace("{mirror_prefix}", context.temporary_storage)
+        for line in unpack_script(base["script"])
+    ]
+    return ServiceJob("cleanup", _last_job(base, script, "stage-cleanup"))
+
+
+def _last_job(base: Tree, script: list[str], stage: str) -> dict[str, Any]:
+    return {
+        **base,
+        "stage": stage,
+        "script": script,
+        "when": "always",
+        "retry": _SERVICE_RETRY,
+        "interruptible": True,
+        "dependencies": [],
+    }
+
+
+def _check_count(pipeline: Pipeline, limits: Limits) -> None:
+    if limits.jobs and pipeline.size > limits.jobs:
+        raise LimitError(
+            f"the pipeline has {pipeline.size} jobs, the limit is {limits.jobs} "
+            "(jobs per pipeline)",
+            where="limits.jobs",
+            hint="let pruning reuse what the mirror has, split the stack, or raise the limit "
+            "on the server and in the settings",
+        )
+
+
+def check_size(name: str, size: int, limits: Limits) -> None:
+    """Refuse an artifact (bytes) that GitLab would not include."""
+    if limits.artifact_bytes and size > limits.artifact_bytes:
+        raise LimitError(
+            f"{name} has {size:,} bytes, GitLab includes at most {limits.artifact_bytes:,} "
+            "(artifact size)",
+            where="limits.artifact_bytes",
+            hint="raise max_artifacts_content_include_size on the server and "
+            "limits.artifact_bytes in the settings, or split the stack",
+        )
+
+
+def copy_manifest(specs: Iterable[Spec], source: str, destination: str) -> dict[str, Any]:
+    """What ``SPACK_COPY_BUILDCACHE`` asks for: each spec's manifest, there and here."""
+    from stackyard.mirror import spec_manifest_key  # noqa: PLC0415 - only this feature needs it
+
+    return {
+        spec.hash: {
+            "src": f"{source.rstrip('/')}/{spec_manifest_key(spec)}",
+            "dest": f"{destination.rstrip('/')}/{spec_manifest_key(spec)}",
+        }
+        for spec in specs
+    }

@@ -1,0 +1,244 @@
+"""The project's settings: ``stackyard:`` in ``invoke.yaml``, and ``stack.yaml`` for one stack.
+
+Both have the same keys, and ``stack.yaml`` wins: a mapping key by key, anything else as a whole.
+``SHAPE`` is the table of what may stand there; the classes below hold the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stackyard.errors import ConfigError
+from stackyard.shape import (
+    FLAG,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Choice,
+    Either,
+    List,
+    Map,
+    Report,
+    join,
+    near,
+)
+
+__all__ = [
+    "SHAPE",
+    "Bootstrap",
+    "Generate",
+    "Image",
+    "Limits",
+    "Pipeline",
+    "Release",
+    "Settings",
+    "SpackSource",
+    "Trust",
+    "check_settings",
+    "make_settings",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the CI system can hold; 0 means that we do not limit."""
+
+    needs: int = 50
+    artifact_bytes: int = 5 * 1024 * 1024
+    jobs: int = 0
+    name: int = 255
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generate:
+    """The job that generates a child pipeline, and the trigger that starts it."""
+
+    image: str = ""
+    tags: tuple[str, ...] = ()
+    requirement: str = ""
+    strategy: str = "depend"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    interruptible: bool = True
+    before_script: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trust:
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    base: str = ""
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """``stacks`` empty means all of them, ``branch`` empty the default branch."""
+
+    stacks: tuple[str, ...] = ()
+    branch: str = ""
+    prefix: str = "rev-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpackSource:
+    """Which Spack: ``checkout_version`` empty means what the lock says."""
+
+    repo: str = "https://github.com/spack/spack.git"
+    ref: str = ""
+    checkout_version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bootstrap:
+    """A definition that is built in a phase before the specs."""
+
+    name: str
+    compiler_agnostic: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pipeline:
+    """Features that Spack's own generator no longer has."""
+
+    bootstrap: tuple[Bootstrap, ...] = ()
+    enable_artifacts_buildcache: bool = False
+    temporary_storage_url_prefix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    limits: Limits = field(default_factory=Limits)
+    generate: Generate = field(default_factory=Generate)
+    fix: frozenset[str] = frozenset()
+    trust: Trust = field(default_factory=Trust)
+    index: str = "spack"
+    image: Image = field(default_factory=Image)
+    release: Release = field(default_factory=Release)
+    spack: SpackSource = field(default_factory=SpackSource)
+    pipeline: Pipeline = field(default_factory=Pipeline)
+
+
+#: What may stand below ``stackyard:``.
+SHAPE = Map(
+    {
+        "limits": Map({"needs": WHOLE, "artifact_bytes": WHOLE, "jobs": WHOLE, "name": WHOLE}),
+        "generate": Map(
+            {
+                "image": TEXT,
+                "tags": TEXTS,
+                "requirement": TEXT,
+                "strategy": Choice(("depend", "mirror")),
+                "variables": Map(others=Either((TEXT, NUMBER, FLAG))),
+                "interruptible": FLAG,
+                "before_script": TEXTS,
+            }
+        ),
+        "fix": TEXTS,
+        "trust": Map({"keys": TEXTS}),
+        "index": Choice(("spack", "stackyard")),
+        "image": Map({"base": TEXT, "tools": TEXTS}),
+        "release": Map({"stacks": TEXTS, "branch": TEXT, "prefix": TEXT}),
+        "spack": Map({"repo": TEXT, "ref": TEXT, "checkout_version": TEXT}),
+        "pipeline": Map(
+            {
+                "bootstrap": List(
+                    Either(
+                        (TEXT, Map({"name": TEXT, "compiler-agnostic": FLAG}, required=("name",)))
+                    )
+                ),
+                "enable-artifacts-buildcache": FLAG,
+                "temporary-storage-url-prefix": TEXT,
+            }
+        ),
+    }
+)
+
+_CLASSES: Mapping[str, type] = {
+    "limits": Limits,
+    "generate": Generate,
+    "trust": Trust,
+    "image": Image,
+    "release": Release,
+    "spack": SpackSource,
+    "pipeline": Pipeline,
+}
+
+
+def check_settings(
+    data: Any,
+    where: str,
+    *,
+    known_fixes: Iterable[str] | None = None,
+    key: str = "",
+    error: type[ConfigError] = ConfigError,
+) -> Mapping[str, Any]:
+    """``data`` (None means empty) if it has the shape of settings.
+
+    ``key`` is the dotted key where it begins in its file. Raises ``error`` naming file and dotted
+    key for unknown keys and wrong types, and for names in ``fix`` that are not ``known_fixes``.
+    """
+    if data is None:
+        return {}
+    report = Report(where, error)
+    SHAPE.check(data, key, report)
+    if known_fixes is not None:
+        known = sorted(known_fixes)
+        for index, name in enumerate(data.get("fix", ())):
+            if name not in known:
+                place = join(join(key, "fix"), index)
+                raise report.fail(place, f"unknown fix {name!r}", near(name, known))
+    settings: Mapping[str, Any] = data
+    return settings
+
+
+def make_settings(project: Mapping[str, Any], stack: Mapping[str, Any] | None = None) -> Settings:
+    """Settings of a project, or of one of its stacks; both mappings passed ``check_settings``."""
+    merged = _over(project, stack or {})
+    values: dict[str, Any] = {
+        name: _CLASSES[name](**_arguments(value)) if name in _CLASSES else value
+        for name, value in merged.items()
+    }
+    if "fix" in values:
+        values["fix"] = frozenset(values["fix"])
+    return Settings(**values)
+
+
+def _over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _over(low[name], value)
+        for name, value in high.items()
+        if isinstance(value, Mapping) and isinstance(low.get(name), Mapping)
+    }
+    return {**low, **high, **both}
+
+
+def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of a section's class: dashes become underscores, lists tuples."""
+    arguments: dict[str, Any] = {}
+    for name, value in section.items():
+        if name == "bootstrap":
+            value = tuple(_bootstrap(entry) for entry in value)  # noqa: PLW2901
+        elif name == "variables":
+            value = {key: _variable(item) for key, item in value.items()}  # noqa: PLW2901
+        elif isinstance(value, list):
+            value = tuple(value)  # noqa: PLW2901
+        arguments[name.replace("-", "_")] = value
+    return arguments
+
+
+def _bootstrap(entry: str | Mapping[str, Any]) -> Bootstrap:
+    if isinstance(entry, str):
+        return Bootstrap(name=entry)
+    return Bootstrap(
+        name=entry["name"], compiler_agnostic=bool(entry.get("compiler-agnostic", False))
+    )
+
+
+def _variable(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

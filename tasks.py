@@ -1,0 +1,7 @@
+"""Invoke's way into a clone: hands on the tasks of the package."""
+
+from invoke import Collection
+
+from stackyard import tasks
+
+namespace = Collection.from_module(tasks)

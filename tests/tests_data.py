@@ -1,0 +1,16 @@
+"""Where the tests' real data lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parent / "data"
+STACKS = DATA.parent.parent / "stacks"
+
+REAL_LOCKS = (
+    STACKS / "small" / "spack.lock",
+    STACKS / "tutorial" / "spack.lock",
+    DATA / "small-spack-0.23.lock",
+    DATA / "tiny.spack.lock",
+    DATA / "v2.spack.lock",
+)
