@@ -273,6 +273,12 @@ def _at(builder: _Builder, before: str, message: str) -> ConfigError:
     return builder.error(message, where=f"{builder.where}:{line}:{column}")
 
 
+def _has_tab(source: str, mark: Any) -> bool:
+    """Whether the line of the mark is indented by a tab."""
+    line = source.splitlines()[mark.line : mark.line + 1] if mark else []
+    return bool(line) and "\t" in line[0][: len(line[0]) - len(line[0].lstrip())]
+
+
 def parse_yaml(
     text: str | bytes,
     where: str = "",
@@ -302,7 +308,7 @@ def parse_yaml(
     except yaml.MarkedYAMLError as problem:
         message = " ".join(str(part) for part in (problem.problem, problem.context) if part)
         mark = problem.problem_mark or problem.context_mark
-        hint = "indent by spaces, YAML knows no tabs" if "\\t" in message else ""
+        hint = "indent by spaces, YAML knows no tabs" if _has_tab(source, mark) else ""
         raise builder.fail(f"not YAML: {message}", mark, hint) from None
     except yaml.reader.ReaderError as problem:
         position = problem.position if isinstance(problem.position, int) else 0

@@ -137,7 +137,7 @@ def _expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def _render_child(work: Work, plan: Any, pipeline: Any) -> bytes:
-    from stackyard.render import render  # noqa: PLC0415
+    from stackyard.render import quote, render  # noqa: PLC0415
 
     from_what = f"stack {work.stack.name}, {len(plan.graph.needs)} of {len(plan.decisions)} specs"
     job, number = pipeline.cross_need
@@ -145,8 +145,7 @@ def _render_child(work: Work, plan: Any, pipeline: Any) -> bytes:
         "title": f"Child pipeline of the {from_what}",
         "version": __version__,
         "pipeline": pipeline,
-        "generate_job": job,
-        "generate_pipeline": number,
+        "cross_need": f"{{job: {quote(job)}, pipeline: {quote(number)}}}",
         "artifacts": "true" if pipeline.needs_artifacts else "false",
     }
     return render("gitlab/child.yml.j2", _templates(work.project), values).encode()

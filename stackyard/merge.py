@@ -73,7 +73,10 @@ def _directive(key: Any) -> _Directive:
 
 
 def _entries(source: Mapping[Any, Any]) -> dict[Any, tuple[_Directive, Any]]:
-    """Name → directive and value. Of two keys with one name, the first directive and place and the last value hold."""
+    """Name → directive and value.
+
+    Of two keys with one name, the first gives directive and place, the last the value.
+    """
     entries: dict[Any, tuple[_Directive, Any]] = {}
     for key, value in source.items():
         directive = _directive(key)

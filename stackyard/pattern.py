@@ -46,6 +46,7 @@ _SHORT = {package: alias for alias, package in ALIASES.items()}
 DEPTYPES = ("build", "link", "run", "test")
 FLAGS = frozenset({"cflags", "cppflags", "cxxflags", "fflags", "ldflags", "ldlibs"})
 
+_ARCH = re.compile(r"[\w*:,.-]+", re.ASCII)
 _BARE = re.compile(r"[\w,/.-]+", re.ASCII)
 
 
@@ -390,8 +391,15 @@ def _node_text(node: Pattern) -> str:
     pairs = {"platform": node.platform, "os": node.os, "target": node.target}
     if not node.name:
         pairs = {"namespace": node.namespace or "", **pairs}
-    words += [f"{key}={quote(value)}" for key, value in pairs.items() if value]
-    return " ".join(words) + (f"/{node.hash}" if node.hash else "")
+    words += [f"{key}={_plain(value)}" for key, value in pairs.items() if value]
+    if node.hash:  # a value would swallow the slash
+        glue = " " if words and "=" in words[-1] else ""
+        return " ".join(words) + f"{glue}/{node.hash}"
+    return " ".join(words)
+
+
+def _plain(value: str) -> str:
+    return value if _ARCH.fullmatch(value) else quote(value)
 
 
 def _edge_texts(pattern: Pattern) -> Iterator[str]:
@@ -400,7 +408,9 @@ def _edge_texts(pattern: Pattern) -> Iterator[str]:
         text = str(node) if edge.direct else _node_text(edge.node)
         attributes = []
         if edge.when:
-            attributes.append(f"when={quote(str(edge.when))}")
+            when = str(edge.when)
+            sign = '"' if "'" in when else "'"
+            attributes.append(f"when={sign}{when}{sign}")
         if edge.deptypes:
             attributes.append(f"deptypes={','.join(edge.deptypes)}")
         if edge.virtuals and not edge.node.name:
@@ -408,6 +418,6 @@ def _edge_texts(pattern: Pattern) -> Iterator[str]:
         virtuals = f"{','.join(edge.virtuals)}=" if edge.virtuals and edge.node.name else ""
         sigil = ("%" if edge.direct else "^") * (1 + edge.preferred)
         inside = f"[{' '.join(attributes)}] " if attributes else ""
-        star = "" if edge.node.name or text.startswith("@") else "*"
+        star = "" if edge.node.name or text.startswith(("@", "+", "~")) else "*"
         yield f"{sigil}{inside}{virtuals}{star}{text}"
         yield from _edge_texts(edge.node)

@@ -303,12 +303,18 @@ class _Layout:
         toolchains: dict[object, str] = {}
         made: dict[str, BuildJob] = {}
         names, levels = self.names, self.levels
+        groups = list(groups)
+        variables_of = [group.variables() for group in groups]
+        bases = [
+            _build_attributes(group, shared, self._context)
+            for group, (shared, _) in zip(groups, variables_of, strict=True)
+        ]
+        self.hidden.update(_hoist(bases))
         for number, group in enumerate(groups, start=1):
             hidden = f".build-{number}"
-            shared, marked = group.variables()
-            base = _build_attributes(group, shared, self._context)
-            self.hidden[hidden] = base
-            image = hidden if base.get("image") else ""
+            _, marked = variables_of[number - 1]
+            image = next((name for name in (hidden, ".build")
+                          if self.hidden.get(name, {}).get("image")), "")
             plain = all(marked.get(name) == f"\0{name}\0" for name in _TOOLCHAIN_VARIABLES)
             for key in group.members:
                 spec = self._specs[key]
@@ -348,6 +354,39 @@ class _Layout:
                 "variables": dict(zip(_TOOLCHAIN_VARIABLES, values, strict=True))
             }
         return toolchains[values]
+
+
+def _hoist(bases: Sequence[dict[str, Any]]) -> dict[str, Tree]:
+    """Hidden jobs for the groups; what all of them share goes into ``.build``, which they extend."""
+    if len(bases) == 1:
+        return {".build-1": bases[0]}
+    common = _common(bases)
+    common["variables"] = _common([base["variables"] for base in bases])
+    hidden: dict[str, Tree] = {".build": common}
+    for number, base in enumerate(bases, start=1):
+        own = {k: v for k, v in base.items() if k not in common}
+        variables = {
+            k: v for k, v in base["variables"].items() if k not in common["variables"]
+        }
+        if variables:
+            own["variables"] = variables
+        hidden[f".build-{number}"] = {"extends": ".build", **own}
+    return hidden
+
+
+def _common(trees: Sequence[Tree]) -> dict[str, Any]:
+    """The entries that all have with equal values; mappings count as a whole."""
+    first, *rest = trees
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in tree and _same(tree[key], value) for tree in rest)
+    }
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal, and of one type: 1 and true are different things in YAML."""
+    return type(a) is type(b) and a == b
 
 
 _TOOLCHAIN_VARIABLES = (

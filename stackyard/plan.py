@@ -40,7 +40,7 @@ class Inventory(Protocol):
     """What one mirror holds, as far as a plan wants to know it (``stackyard.mirror.Inventory``)."""
 
     @property
-    def name(self) -> str: ...
+    def mirror(self) -> str: ...
     @property
     def found(self) -> Mapping[str, Found]: ...
 
@@ -136,8 +136,8 @@ def _decide(
     for inventory in inventories:
         if found := inventory.found.get(key):
             if prune_up_to_date:
-                return Decision(key, Action.REUSE, f"on {inventory.name} ({found.via})")
-            return Decision(key, Action.BUILD, f"up to date on {inventory.name}, but forced")
+                return Decision(key, Action.REUSE, f"on {inventory.mirror} ({found.via})")
+            return Decision(key, Action.BUILD, f"up to date on {inventory.mirror}, but forced")
     if not prune_up_to_date:
         return Decision(key, Action.BUILD, "no pruning")
     return Decision(key, Action.BUILD, "on no mirror")

@@ -1,14 +1,16 @@
 """The project's settings: ``stackyard:`` in ``invoke.yaml``, and ``stack.yaml`` for one stack.
 
 Both have the same keys, and ``stack.yaml`` wins: a mapping key by key, anything else as a whole.
-``SHAPE`` is the table of what may stand there; the classes below hold the defaults.
+``SHAPE`` is the table of what may stand there; the classes below hold the defaults. Most are named
+tuples, because every command imports them and those cost least: ``_replace`` varies one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from stackyard.errors import ConfigError
 from stackyard.shape import (
@@ -42,8 +44,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What the CI system can hold; 0 means that we do not limit."""
 
     needs: int = 50
@@ -52,32 +53,28 @@ class Limits:
     name: int = 255
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Generate:
+class Generate(NamedTuple):
     """The job that generates a child pipeline, and the trigger that starts it."""
 
     image: str = ""
     tags: tuple[str, ...] = ()
     requirement: str = ""
     strategy: str = "depend"
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = MappingProxyType({})
     interruptible: bool = True
     before_script: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
+class Image(NamedTuple):
     base: str = ""
     tools: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """``stacks`` empty means all of them, ``branch`` empty the default branch."""
 
     stacks: tuple[str, ...] = ()
@@ -85,8 +82,7 @@ class Release:
     prefix: str = "rev-"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpackSource:
+class SpackSource(NamedTuple):
     """Which Spack: ``checkout_version`` empty means what the lock says."""
 
     repo: str = "https://github.com/spack/spack.git"
@@ -94,16 +90,14 @@ class SpackSource:
     checkout_version: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bootstrap:
+class Bootstrap(NamedTuple):
     """A definition that is built in a phase before the specs."""
 
     name: str
     compiler_agnostic: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pipeline:
+class Pipeline(NamedTuple):
     """Features that Spack's own generator no longer has."""
 
     bootstrap: tuple[Bootstrap, ...] = ()

@@ -1,6 +1,6 @@
 """Shapes of data from somebody's YAML, as tables, and one way to say what does not fit.
 
-A shape is a small frozen value; tables of shapes say what a file may hold. ``check`` raises the
+A shape is a small frozen value (a named tuple, which costs least to import); tables of shapes say what a file may hold. ``check`` raises the
 report's error class naming file and dotted key (``stacks/x/spack.yaml: spack.ci.target``), or adds
 a warning to the report.
 """
@@ -8,8 +8,7 @@ a warning to the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stackyard.errors import ConfigError
 
@@ -67,13 +66,13 @@ def type_name(value: Any) -> str:
     return next((name for kind, name in _TYPE_NAMES if isinstance(value, kind)), "something else")
 
 
-@dataclass(slots=True)
 class Report:
     """Which file is checked, the error it raises, and the warnings that came up."""
 
-    where: str
-    error: type[ConfigError] = ConfigError
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self, where: str, error: type[ConfigError] = ConfigError) -> None:
+        self.where = where
+        self.error = error
+        self.warnings: list[str] = []
 
     def fail(self, key: str, message: str, hint: str = "") -> ConfigError:
         place = f"{self.where}: {key}" if self.where and key else self.where or key
@@ -102,8 +101,7 @@ class Shape(Protocol):
     def check(self, value: Any, key: str, report: Report) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A value of some Python types; ``bool`` is no number here."""
 
     says: str
@@ -130,8 +128,7 @@ WHOLE = Kind("a whole number", (int,), minimum=0)
 NULL = Kind("null", (type(None),))
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Text that is one of a few words."""
 
     words: tuple[str, ...]
@@ -150,8 +147,7 @@ class Choice:
             raise report.fail(key, f"must be {self.says}, is {value!r}", near(value, self.words))
 
 
-@dataclass(frozen=True, slots=True)
-class List:
+class List(NamedTuple):
     item: Shape
 
     @property
@@ -171,23 +167,25 @@ class List:
 TEXTS = List(TEXT)
 
 
+_NOTHING: Mapping[str, Any] = {}
+
+
 def _same(key: str) -> str:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
+class Map(NamedTuple):
     """A mapping with text keys.
 
     ``keys`` are the known ones, ``others`` the shape of all further ones: None forbids them.
     ``removed`` are keys with their own hint. ``name`` takes what is no part of the name off a key.
     """
 
-    keys: Mapping[str, Shape] = field(default_factory=dict)
+    keys: Mapping[str, Shape] = _NOTHING
     required: tuple[str, ...] = ()
     others: Shape | None = None
     warn_others: str = ""
-    removed: Mapping[str, str] = field(default_factory=dict)
+    removed: Mapping[str, str] = _NOTHING
     name: Callable[[str], str] = _same
 
     @property
@@ -221,8 +219,7 @@ class Map:
         shape.check(item, key, report)
 
 
-@dataclass(frozen=True, slots=True)
-class Either:
+class Either(NamedTuple):
     """One of several shapes, told apart by their outermost type."""
 
     shapes: tuple[Shape, ...]
@@ -242,8 +239,7 @@ class Either:
         raise report.wrong(key, self.says, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """A mapping whose shape follows from a key that it has: exactly one of ``kinds`` must match."""
 
     kinds: Mapping[str, Map]

@@ -13,7 +13,7 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from stackyard.document import dump_yaml, parse_yaml
 from stackyard.errors import StackError
@@ -268,7 +268,7 @@ Resolve = Callable[[str, str], str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """One source of configuration: raw ``sections``, and ``folder`` that its paths are relative to."""
+    """One source of configuration: raw ``sections``, and the ``folder`` of its relative paths."""
 
     where: str
     folder: str
@@ -292,8 +292,7 @@ class Scope:
         return "include:" in self.sections
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Include:
+class Include(NamedTuple):
     """An include entry of the manifest. ``path`` is relative to the stack's folder, else empty."""
 
     raw: Any

@@ -87,7 +87,7 @@ def test_disk_full_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     real = Path.open
 
     class Full(io.BytesIO):
-        def write(self, data: Any) -> int:
+        def write(self, data: Any) -> int:  # noqa: ARG002
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         def fileno(self) -> int:

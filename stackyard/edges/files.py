@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from stackyard.errors import StackyardError
 
 __all__ = ["read_bytes", "write_files"]
+
+AnyPath = TypeVar("AnyPath", bound=str | Path)
 
 
 def _reason(error: OSError) -> str:
@@ -33,7 +35,7 @@ def read_bytes(
     return data
 
 
-def write_files(files: Mapping[str | Path, bytes]) -> tuple[Path, ...]:
+def write_files(files: Mapping[AnyPath, bytes]) -> tuple[Path, ...]:
     """Write each file whole, and say which ones changed.
 
     All contents lie beside their targets before the first target is replaced, so that a full disk
@@ -45,7 +47,7 @@ def write_files(files: Mapping[str | Path, bytes]) -> tuple[Path, ...]:
     try:
         for path, data in files.items():
             try:
-                target = Path(os.path.realpath(path))
+                target = Path(os.path.realpath(str(path)))
                 if _same_content(target, data):
                     continue
                 pending.append((target, _write_beside(target, data)))
@@ -80,7 +82,7 @@ def _same_content(target: Path, data: bytes) -> bool:
 def _write_beside(target: Path, data: bytes) -> Path:
     """Write to a new file in the target's folder, with the mode that the target has or would get."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}")
+    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(6).hex()}")
     try:
         with temporary.open("xb") as file:
             if target.exists():

@@ -5,9 +5,7 @@ Follows Spack 1.1: ``platforms/``, ``operating_systems/`` (with the rules of its
 
 from __future__ import annotations
 
-import platform
 import re
-import socket
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -47,11 +45,27 @@ def os_name(os_release: str) -> str:
 
 
 def _glibc() -> str:
+    import platform  # noqa: PLC0415 - facts are seldom asked for
+
     kind, version = platform.libc_ver()
     return version if kind == "glibc" else ""
 
 
+def _platform() -> str:
+    import platform  # noqa: PLC0415 - facts are seldom asked for
+
+    return platform.system().lower()
+
+
+def _hostname() -> str:
+    import socket  # noqa: PLC0415 - facts are seldom asked for
+
+    return socket.gethostname()
+
+
 def _os() -> str:
+    import platform  # noqa: PLC0415 - facts are seldom asked for
+
     if platform.system() == "Darwin":
         return _MACOS.get(platform.mac_ver()[0].partition(".")[0], "macos")
     for path in ("/etc/os-release", "/usr/lib/os-release"):
@@ -71,8 +85,8 @@ def _target() -> str:
 def host_facts() -> Mapping[str, Callable[[], str]]:
     """``platform``, ``os``, ``target`` and ``hostname`` of this machine, as functions."""
     return {
-        "platform": cache(lambda: platform.system().lower()),
+        "platform": cache(_platform),
         "os": cache(_os),
         "target": cache(_target),
-        "hostname": cache(socket.gethostname),
+        "hostname": cache(_hostname),
     }
