@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from stackyard.errors import StackError
@@ -87,8 +86,7 @@ class DynamicMapping(Protocol):
     def __call__(self, mapping: Tree, queries: Sequence[str]) -> Sequence[Tree | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Build jobs with equal attributes, but for the marks of ``SPEC_VARIABLES``."""
 
     attributes: Tree
@@ -103,8 +101,7 @@ class Group:
         return shared, marked
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """``services`` maps copy, cleanup, noop, reindex and signing to their attributes."""
 
     groups: tuple[Group, ...]

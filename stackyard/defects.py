@@ -8,16 +8,14 @@ stack. docs/spack-defects.md says the same at length.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["FIXES", "Defect", "touched_defects"]
 
 Tree = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Defect:
+class Defect(NamedTuple):
     """``places`` yields where the ``ci`` section meets the defect, as dotted keys."""
 
     name: str

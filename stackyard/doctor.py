@@ -6,16 +6,14 @@ Values of variables are never shown, only whether they are there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stackyard.errors import StackyardError
 
 __all__ = ["Finding", "examine"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One check: ``code`` is 0 for good news and for advice, else the exit code of the trouble."""
 
     check: str

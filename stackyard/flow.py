@@ -5,7 +5,7 @@ Steps that several tasks share are in ``stackyard.steps``.
 
 from __future__ import annotations
 
-import difflib
+
 import json
 import os
 import sys
@@ -255,9 +255,10 @@ def _parent_files(project: Project) -> dict[Path, bytes]:
     stacks = []
     for name in list_stacks(project.root):
         stack, _ = read_stack(project, name)
-        own = f"{stack.folder}/"
-        files = [f"{own}**/*", *(file for file in stack.files if not file.startswith(own))]
-        stacks.append(ParentStack(name=name, files=tuple(files)))
+        own = f"stacks/{name}/"
+        files = [project.shown(file) for file in stack.files]
+        others = [f for f in files if not f.startswith(own) and not os.path.isabs(f)]
+        stacks.append(ParentStack(name=name, files=(f"{own}**/*", *others)))
     if not stacks:
         raise ConfigError("there is no stack yet", where="stacks/",
                           hint="put a spack.yaml into stacks/NAME/")
@@ -298,6 +299,8 @@ def _write(project: Project, files: Mapping[Path, bytes]) -> None:
 
 
 def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
+    import difflib  # noqa: PLC0415
+
     stale, lines = [], []
     for path, data in files.items():
         old = path.read_bytes() if path.is_file() else b""

@@ -11,7 +11,6 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stackyard.errors import LockError
@@ -49,8 +48,7 @@ class Dependency(NamedTuple):
     virtuals: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """One concrete spec. ``node`` is its JSON in the lock, in Spack's key order; never change it.
 
     ``children`` are the DAG hashes of its direct dependencies of every type, without repeats.
@@ -118,8 +116,7 @@ class Spec:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(NamedTuple):
     """A checked DAG: every edge ends at a node, and there is no cycle.
 
     ``specs`` is keyed by DAG hash. ``order`` holds the same hashes, dependencies first; it is the

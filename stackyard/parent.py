@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["ParentStack", "parent_values"]
 
 #: A change of these concerns every stack.
 _COMMON = ("invoke.yaml", ".gitlab-ci.yml", "templates/gitlab/**/*")
 
-#: What kind of pipeline runs: Spack signs on protected refs only, and gives the runner tags
-#: `protected` and `public` to the jobs of the two kinds.
-_CASES: tuple[tuple[str, str], ...] = (
-    ('$CI_PIPELINE_SOURCE == "merge_request_event"', "spack_pull_request"),
-    ('$CI_PIPELINE_SOURCE == "external_pull_request_event"', "spack_pull_request"),
-    ('$CI_COMMIT_REF_PROTECTED == "true"', "spack_protected_branch"),
-    ("$CI_COMMIT_BRANCH", "spack_pull_request"),
-    ("$CI_COMMIT_TAG", ""),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParentStack:
+class ParentStack(NamedTuple):
     """One stack of the parent pipeline; ``files`` are globs of what a change of it may touch."""
 
     name: str
@@ -46,16 +34,9 @@ class ParentStack:
         return f"jobs_scratch_dir/{self.name}/pipeline.yml"
 
     @property
-    def rules(self) -> list[dict[str, Any]]:
-        """A rule for each kind of pipeline; GitLab takes changes for true on tags and schedules."""
-        changes = [*self.files, *_COMMON]
-        rules = []
-        for condition, kind in _CASES:
-            rule: dict[str, Any] = {"if": condition, "changes": changes}
-            if kind:
-                rule["variables"] = {"SPACK_PIPELINE_TYPE": kind}
-            rules.append(rule)
-        return rules
+    def changes(self) -> list[str]:
+        """What a change must touch; on tags and schedules GitLab takes any change for true."""
+        return [*self.files, *_COMMON]
 
 
 def parent_values(  # noqa: PLR0913 - one value each of the template's context
@@ -77,5 +58,5 @@ def parent_values(  # noqa: PLR0913 - one value each of the template's context
         "strategy": strategy,
         "interruptible": interruptible,
         "variables": dict(variables),
-        "before_script": [*before_script, f"python3 -m pip install --quiet '{requirement}'"],
+        "before_script": [*before_script, f"python3 -m pip install --quiet {shlex.quote(requirement)}"],
     }

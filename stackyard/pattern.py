@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import NamedTuple
 
 from stackyard.errors import SpecError
@@ -127,6 +128,10 @@ class Pattern:
         )
         object.__setattr__(self, "only_name", self.name if self.name and not asks else None)
         object.__setattr__(self, "is_any", not self.name and not asks)
+
+    def without_direct(self) -> Pattern:
+        """The same without its ``%`` dependencies, as a compiler-agnostic match needs it."""
+        return replace(self, edges=tuple(edge for edge in self.edges if not edge.direct))
 
     def __str__(self) -> str:
         """A text that parses to an equal pattern, shaped as Spack prints an abstract spec."""
@@ -379,9 +384,9 @@ def _node_text(node: Pattern) -> str:
         head += f"@{node.versions}"
     words = [head] if head else []
     for name, flags in node.flags:
-        for propagate in (False, True):
-            if some := [flag.text for flag in flags if flag.propagate is propagate]:
-                words.append(f"{name}{'=' * (1 + propagate)}{quote(' '.join(some))}")
+        for propagate, run in groupby(flags, key=lambda flag: flag.propagate):
+            value = quote(" ".join(flag.text for flag in run))
+            words.append(f"{name}{'=' * (1 + propagate)}{value}")
     booleans = "".join(str(v) for v in node.variants if v.boolean)
     if booleans and words and not node.flags:
         words[-1] += booleans

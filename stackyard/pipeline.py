@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stackyard.attributes import (
@@ -76,20 +76,19 @@ class PipelineType(enum.Enum):
         return next((kind for kind in cls if text in (kind.value, kind.name)), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(NamedTuple):
     """All that a pipeline depends on beside plan and attributes.
 
     Folders are relative to the project's root, as the jobs see them.
     """
 
-    artifacts_root: str = "jobs_scratch_dir"
-    generate_job: str = "job-does-not-exist"
-    generate_pipeline: str = "pipeline-does-not-exist"
     spack_version: str
     spack_checkout: str
     push_url: str
     fetch_url: str
+    artifacts_root: str = "jobs_scratch_dir"
+    generate_job: str = "job-does-not-exist"
+    generate_pipeline: str = "pipeline-does-not-exist"
     source_url: str = ""
     type: PipelineType | None = None
     stack_name: str = ""
@@ -99,11 +98,11 @@ class Context:
     rebuild_index: bool = True
     build_group: str = ""
     build_stamp: str = ""
-    forward: Mapping[str, str] = field(default_factory=dict)
+    forward: Mapping[str, str] = MappingProxyType({})
     phases: tuple[frozenset[str], ...] = ()
     artifacts_buildcache: bool = False
     temporary_storage: str = ""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     fix: frozenset[str] = frozenset()
 
     @property
@@ -131,14 +130,12 @@ class BuildJob(NamedTuple):
     image: str  # the hidden job that has an image of its own, or empty
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceJob:
+class ServiceJob(NamedTuple):
     name: str
     attributes: Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(NamedTuple):
     """``hidden`` are hidden jobs by name; ``needs_artifacts`` and ``cross_need`` hold for all."""
 
     stages: tuple[str, ...]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from stackyard.errors import StackError
@@ -45,8 +44,7 @@ class Inventory(Protocol):
     def found(self) -> Mapping[str, Found]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(NamedTuple):
     """The specs that get a job and what each waits for, dependencies first.
 
     ``needs`` has an entry for each job: its nearest built dependencies, less those that another
@@ -70,15 +68,14 @@ class Graph:
         return tuple(reversed(chain))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """``decisions`` are keyed by DAG hash, dependencies first."""
 
     lock: Lock
     roots: tuple[str, ...]
     decisions: Mapping[str, Decision]
     graph: Graph
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def builds(self) -> tuple[Spec, ...]:

@@ -20,7 +20,7 @@ from stackyard.lock import Lock, Spec
 from stackyard.pattern import FLAGS, Edge, Pattern, Variant, constrain, implies, walk
 from stackyard.specparse import parse_pattern
 from stackyard.target import target_satisfies
-from stackyard.version import ANY, parse_version
+from stackyard.version import ANY, Versions, parse_version
 
 __all__ = [
     "Edge",
@@ -51,9 +51,10 @@ class Matcher:
     """
 
     def __init__(self, lock: Lock) -> None:
-        self._specs = lock.specs
+        self._specs, self._order = lock.specs, lock.order
         self._names = frozenset(spec.name for spec in lock.specs.values())
         self._found: dict[tuple[str, str], Spec | None] = {}
+        self._spoiled: dict[Variant, frozenset[str]] = {}
         self._above: dict[int, tuple[Edge, frozenset[str], frozenset[str]]] = {}
 
     @cached_property
@@ -91,16 +92,17 @@ class Matcher:
 
     def _everywhere(self, spec: Spec, variant: Variant) -> bool:
         """Whether all nodes at and below the spec that have the variant have this value of it."""
-        pending, seen = [spec.hash], {spec.hash}
-        while pending:
-            here = self._specs[pending.pop()]
-            values = _values(here, variant.name)
-            if values is not None and not _variant_matches(values, variant):
-                return False
-            fresh = [child for child in here.children if child not in seen]
-            seen.update(fresh)
-            pending.extend(fresh)
-        return True
+        if variant not in self._spoiled:
+            spoiled: set[str] = set()
+            for key in self._order:  # dependencies first
+                here = self._specs[key]
+                values = _values(here, variant.name)
+                if (values is not None and not _variant_matches(values, variant)) or any(
+                    child in spoiled for child in here.children
+                ):
+                    spoiled.add(key)
+            self._spoiled[variant] = frozenset(spoiled)
+        return spec.hash not in self._spoiled[variant]
 
     def _provides(self, spec: Spec, pattern: Pattern) -> bool:
         """A name that no node has, at the head of a pattern.
@@ -170,7 +172,9 @@ class Matcher:
         """Whether name, virtuals and types of a lock's edge are such as the pattern's edge asks."""
         name, virtuals = edge.node.name, edge.virtuals
         if name and name != arc.name:
-            if not self.is_virtual(name):
+            if name in self._names or name not in arc.virtuals + virtuals:
+                return False
+            if name not in arc.virtuals and not self.is_virtual(name):
                 return False
             virtuals = (*virtuals, name)
         if virtuals and not any(virtual in arc.virtuals for virtual in virtuals):
@@ -232,9 +236,16 @@ class _Graph:
         self.providers: dict[str, set[str]] = defaultdict(set)
         self._parents: dict[str, list[str]] = defaultdict(list)
         self._to: dict[str, list[_Arc]] = defaultdict(list)
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # fewer objects to trace
         for key, spec in specs.items():
             self.arcs_from[key] = tuple(
-                _Arc(key, edge.hash, specs[edge.hash].name, edge.deptypes, edge.virtuals)
+                _Arc(
+                    key,
+                    edge.hash,
+                    specs[edge.hash].name,
+                    shared.setdefault(edge.deptypes, edge.deptypes),
+                    shared.setdefault(edge.virtuals, edge.virtuals),
+                )
                 for edge in spec.dependencies
             )
             for arc in self.arcs_from[key]:
@@ -326,14 +337,21 @@ def _depflag(arc: _Arc) -> int:
 
 def _node_matches(spec: Spec, pattern: Pattern) -> bool:
     """Everything of a pattern but its name, its edges and its propagated variants."""
-    return (
-        spec.hash.startswith(pattern.hash)
-        and not (pattern.namespace and spec.namespace and pattern.namespace != spec.namespace)
-        and (pattern.versions == ANY or pattern.versions.accepts(_version(spec.version)))
-        and (not pattern.variants or _variants_match(spec, pattern))
-        and _arch_matches(spec, pattern)
-        and (not pattern.flags or _flags_match(spec, pattern))
-    )
+    if pattern.hash and not spec.hash.startswith(pattern.hash):
+        return False
+    if pattern.namespace and pattern.namespace != (spec.namespace or pattern.namespace):
+        return False
+    if pattern.versions is not ANY and not _version_matches(spec.version, pattern.versions):
+        return False
+    if pattern.variants and not _variants_match(spec, pattern):
+        return False
+    if (pattern.platform or pattern.os or pattern.target) and not _arch_matches(spec, pattern):
+        return False
+    return not pattern.flags or _flags_match(spec, pattern)
+
+
+def _version_matches(version: str, wanted: Versions) -> bool:
+    return wanted == ANY or wanted.accepts(_version(version))
 
 
 def _variants_match(spec: Spec, pattern: Pattern) -> bool:

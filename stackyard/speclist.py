@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from stackyard.errors import SpecError, StackError
 from stackyard.lock import Root
-from stackyard.spec import Edge, Pattern, constrain, implies, parse_pattern
+from stackyard.spec import Pattern, constrain, implies, parse_pattern
 
 __all__ = ["MAX_COMBINATIONS", "Entry", "expand", "surplus", "unanswered"]
 
 MAX_COMBINATIONS = 100_000
+MAX_DEPTH = 20
 
 _MATRIX_KEYS = {"matrix", "exclude"}
 
@@ -27,6 +28,9 @@ class Entry(NamedTuple):
 
     text: str
     pattern: Pattern
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +45,14 @@ class _Matrix:
     exclude: list[Pattern]
     where: str
     sigil: str = ""
+    size: int = 0  # combinations before anything is excluded
+    depth: int = 1
+    found: list[list[Pattern]] | None = None
+
+    def __post_init__(self) -> None:
+        self.size = math.prod(sum(map(_size, row)) for row in self.rows)
+        inner = [item.depth for row in self.rows for item in row if isinstance(item, _Matrix)]
+        self.depth = 1 + max(inner, default=0)
 
 
 class _Text(NamedTuple):
@@ -69,7 +81,7 @@ def expand(
     expander = _Expander(evaluate, f"{where}: " if where else "")
     expander.define(definitions)
     items = expander.items(specs, "spack.specs")
-    total = sum(_size(item) if isinstance(item, _Matrix) else 1 for item in items)
+    total = sum(map(_size, items))
     if total > MAX_COMBINATIONS:
         raise StackError(
             f"the specs are {total} combinations, more than {MAX_COMBINATIONS}",
@@ -190,6 +202,8 @@ class _Expander:
             raise self._error("a matrix has no such key", f"{key}.{extra[0]}")
         if "matrix" not in value:
             raise self._error("the key matrix is missing", key)
+        if key.count(".matrix[") >= MAX_DEPTH:
+            raise self._error(f"more than {MAX_DEPTH} matrices inside each other", key)
         rows = self._list(value["matrix"], f"{key}.matrix")
         if not rows:
             raise self._error("a matrix without rows", f"{key}.matrix")
@@ -201,8 +215,11 @@ class _Expander:
             ],
             f"{self.prefix}{key}",
         )
-        if (size := _size(matrix)) > MAX_COMBINATIONS:
-            raise self._error(f"{size} combinations, more than {MAX_COMBINATIONS}", f"{key}.matrix")
+        if matrix.size > MAX_COMBINATIONS:
+            what = f"{matrix.size} combinations, more than {MAX_COMBINATIONS}"
+            raise self._error(what, f"{key}.matrix")
+        if matrix.depth > MAX_DEPTH:
+            raise self._error(f"more than {MAX_DEPTH} matrices inside each other", key)
         return matrix
 
     def _excluded(self, text: Any, key: str) -> Pattern:
@@ -218,11 +235,8 @@ def _with_sigil(item: _Item, sigil: str) -> _Item:
     return _Text(sigil + item.text, item.where)
 
 
-def _size(matrix: _Matrix) -> int:
-    """How many combinations a matrix has before anything is excluded."""
-    return math.prod(
-        sum(_size(item) if isinstance(item, _Matrix) else 1 for item in row) for row in matrix.rows
-    )
+def _size(item: _Item) -> int:
+    return item.size if isinstance(item, _Matrix) else 1
 
 
 def _entries(item: _Item) -> Iterator[Entry]:
@@ -234,19 +248,32 @@ def _entries(item: _Item) -> Iterator[Entry]:
         yield Entry(str(pattern), pattern)
 
 
-def _combinations(matrix: _Matrix) -> Iterator[list[Pattern]]:
-    """The constraints of each combination that no ``exclude`` removes."""
-    rows = [
-        [pattern for item in row for pattern in _choices(item, matrix.where)] for row in matrix.rows
-    ]
-    for combination in product(*rows):
-        whole = _merged(combination, matrix.where)
-        if any(implies(whole, pattern) for pattern in matrix.exclude):
-            continue
-        parts = list(combination)
-        if matrix.sigil:
-            parts[0] = parse_pattern(matrix.sigil + str(parts[0]), matrix.where)
-        yield parts
+def _combinations(matrix: _Matrix) -> list[list[Pattern]]:
+    """The constraints of each combination that no ``exclude`` removes; worked out once."""
+    if matrix.found is None:
+        rows = [
+            [pattern for item in row for pattern in _choices(item, matrix.where)]
+            for row in matrix.rows
+        ]
+        matrix.found = [
+            _signed(combination, matrix)
+            for combination in product(*rows)
+            if not _is_excluded(combination, matrix)
+        ]
+    return matrix.found
+
+
+def _is_excluded(combination: tuple[Pattern, ...], matrix: _Matrix) -> bool:
+    whole = _merged(combination, matrix.where)
+    return any(implies(whole, pattern) for pattern in matrix.exclude)
+
+
+def _signed(combination: tuple[Pattern, ...], matrix: _Matrix) -> list[Pattern]:
+    """The sigil of a reference goes before the first constraint."""
+    if not matrix.sigil:
+        return list(combination)
+    first = parse_pattern(matrix.sigil + str(combination[0]), matrix.where)
+    return [first, *combination[1:]]
 
 
 def _choices(item: _Item, where: str) -> Iterator[Pattern]:

@@ -48,11 +48,10 @@ _GIT = re.compile(r"(?:git\.\w[\w./-]*|[0-9A-Fa-f]{40})(?:==?\w[\w.-]*\b)?", re.
 _COMMA = re.compile(r"\s*,\s*")
 
 #: Names that Spack accepts for a variant and that cannot be propagated (``variant.py``).
-_RESERVED = frozenset(
-    "arch architecture branch commit dev_path namespace operating_system os patches platform"
-    " ref tag target".split()
+_NO_VARIANT = frozenset(
+    {"arch", "architecture", "namespace", "operating_system", "os", "platform", "target"}
 )
-_NO_VARIANT = _RESERVED - {"branch", "commit", "dev_path", "patches", "ref", "tag"}
+_RESERVED = _NO_VARIANT | {"branch", "commit", "dev_path", "patches", "ref", "tag"}
 _ARCH = {"platform": "platform", "os": "os", "operating_system": "os", "target": "target"}
 #: Values that Spack replaces by what the machine is on which it runs (``platforms``).
 _OF_HOST = frozenset({"fe", "be", "frontend", "backend", "default_os", "default_target"})
@@ -159,7 +158,7 @@ class _Parser:
 
     def _why_not(self) -> str:
         self.begin = self.at
-        if self._file() or self.text[self.at] in ".":
+        if self._file() or self.text[self.at] == ".":
             return "a file name: a spec must be written out here"
         if _WORD.match(self.text, self.at) or self.text[self.at] in "/*":
             return "two specs where one is expected"
@@ -348,6 +347,8 @@ class _Parser:
         if self.text[self.at : self.at + 1] == "[":
             self.at += 1
             self._attributes(link)
+        elif link.direct and not self._peek():
+            raise self._error("a name or an attribute is missing after %")
         node = _Node()
         if assigned := _ASSIGNED.match(self.text, self.at):
             self.at = assigned.end()
@@ -379,7 +380,7 @@ class _Parser:
         if key == "virtuals":
             link.virtuals = tuple(value.split(","))
         elif key == "when":
-            when = _parse(value.split(",")[0], self.where, self.depth + 1)
+            when = _parse(value.partition(",")[0], self.where, self.depth + 1)
             link.when = None if when.is_any else when
         elif key == "deptypes":
             types = set(value.split(","))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stackyard.document import dump_yaml, parse_yaml
@@ -266,8 +266,7 @@ _MANIFEST = Map(
 Resolve = Callable[[str, str], str]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """One source of configuration: raw ``sections``, and the ``folder`` of its relative paths."""
 
     where: str
@@ -299,23 +298,25 @@ class Include(NamedTuple):
     path: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """How to reach a mirror in one direction. Variables are names, not values."""
 
     url: str
     id: str = ""
     id_variable: str = ""
-    secret: str = field(default="", repr=False)  # only from the removed form [id, secret]
+    secret: str = ""  # only from the removed form [id, secret]
     secret_variable: str = ""
     access_token_variable: str = ""
     profile: str = ""
     endpoint_url: str = ""
     view: str = ""
 
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"Connection(url={self.url!r})"
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mirror:
+
+class Mirror(NamedTuple):
     """A named mirror, with what Spack takes where the file says nothing."""
 
     name: str
@@ -335,8 +336,7 @@ class Mirror:
         return self.push.url
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stack:
+class Stack(NamedTuple):
     """A stack's manifest with its includes merged in.
 
     ``manifest`` is the raw mapping below ``spack:``, ``config`` the merged sections by name,
@@ -352,7 +352,7 @@ class Stack:
     config: Mapping[str, Any]
     mirrors: Mapping[str, Mirror]
     includes: tuple[Include, ...] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = MappingProxyType({})
     files: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

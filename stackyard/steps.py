@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stackyard.defects import FIXES
 from stackyard.edges import console
@@ -24,8 +24,10 @@ from stackyard.stack import Stack
 __all__ = ["Project", "Request", "Work", "load_work", "open_project", "plan_work"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+_STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Request(NamedTuple):
     """What a user asked of ``generate``, ``plan`` or ``graph``."""
 
     stack: str = ""
@@ -38,8 +40,7 @@ class Request:
     packages: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+class Project(NamedTuple):
     """A clone or any folder with ``invoke.yaml`` or ``stacks/``; ``settings`` are raw."""
 
     root: Path
@@ -52,8 +53,7 @@ class Project:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Work(NamedTuple):
     """One stack with its settings and its lock; ``roots`` are the hashes that it asks for."""
 
     project: Project
@@ -61,7 +61,7 @@ class Work:
     settings: Settings
     lock: Lock
     lock_path: Path
-    lock_bytes: bytes = field(repr=False)
+    lock_bytes: bytes
     roots: tuple[str, ...]
     phases: tuple[frozenset[str], ...] = ()
 
@@ -83,7 +83,12 @@ def open_project() -> Project:
 
 def read_stack(project: Project, name: str) -> tuple[Stack, Settings]:
     """A stack by name (default: the only one) with its settings; warnings go to the console."""
-    stack = load_stack(project.root, name or _only_stack(project), project.env, host_facts())
+    stack = load_stack(
+        project.root, name or _only_stack(project), project.env, host_facts(), known_fixes=FIXES
+    )
+    if not _STACK_NAME.fullmatch(stack.name):
+        raise StackError(f"{stack.name!r} cannot be a stack's name", where="stacks/",
+                         hint="letters, digits, dot, dash and underscore: it names jobs and paths")
     for warning in stack.warnings:
         console.warn(warning)
     return stack, make_settings(project.settings, stack.overrides)
@@ -121,7 +126,7 @@ def load_work(project: Project, request: Request) -> Work:
         project=project, stack=stack, settings=settings, lock=lock, lock_path=path,
         lock_bytes=data, roots=roots,
     )
-    return replace(work, phases=_phases(work))
+    return work._replace(phases=_phases(work))
 
 
 def _expanded(stack: Stack, project: Project) -> Any:
@@ -194,8 +199,7 @@ def prunes_unaffected(work: Work, request: Request) -> bool:
     return request.prune_unaffected if override is None else override
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """A mirror to look at; ``signed`` is None where only a URL is known."""
 
     name: str

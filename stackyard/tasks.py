@@ -6,6 +6,7 @@ Every argument has a default: Invoke takes one without for a positional, which s
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ def _told(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
+            collecting = gc.isenabled()
+            # A task builds large trees without cycles and ends: looking for garbage in them again
+            # and again would take most of the time with a large lock.
+            gc.disable()
             try:
                 function(*args, **kwargs)
             except StackyardError as error:
@@ -45,6 +50,9 @@ def _told(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 # The reader has seen enough (`| head`); nothing is left to say to it.
                 sys.stderr.close()
                 raise Exit(code=0) from None
+            finally:
+                if collecting:
+                    gc.enable()
 
         # No short flags: Invoke would deal out letters by chance, -h among them.
         return task(run, auto_shortflags=False, **options)

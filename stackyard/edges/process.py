@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stackyard.errors import ToolError
 
 __all__ = ["Output", "follow", "run"]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     code: int
     stdout: bytes
     stderr: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from math import sqrt
 from typing import Any, NamedTuple
 
-from stackyard.graph.layout import HEIGHT, Edge, Layout, lay_out
+from stackyard.graph.layout import HEIGHT, RATIO, Edge, Layout, lay_out
 from stackyard.graph.rows import plan_values
 from stackyard.plan import Action, Plan
 
@@ -28,6 +29,7 @@ MARGIN = 28
 GUTTER = 84  # left of the stages, for their names
 CHIP = 26  # height of a spec without job
 CHIP_GAP = 8
+WIDE = 20_000  # of bands beyond both sides, where the picture can be moved
 LONGEST = 26  # characters of a label; the whole name is in the tooltip
 HEAD = 84  # title and legend
 LABEL_PX = 7.25  # a character of 12 px in a monospaced font, which are much alike in width
@@ -43,7 +45,7 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--sy-paper:#14181f;--sy-band:#191e26;--sy-ink:#e7eaf0;
 --sy-soft:#a0a9b8;--sy-edge:#566072;--sy-chain:#f2924a;--sy-chain-fill:#3a2414;--sy-chain-ink:#ffd3b0;
 --sy-build:#6ea3ef;--sy-build-fill:#1b2c47;--sy-build-ink:#d3e4ff;
---sy-reuse:#63986f;--sy-reuse-fill:#18261c;--sy-reuse-ink:#a9d0b2;
+--sy-reuse:#4f7659;--sy-reuse-fill:#171f1b;--sy-reuse-ink:#9dbfa5;
 --sy-external:#9c8550;--sy-external-fill:#272214;--sy-external-ink:#d8c593;
 --sy-unaffected:#6c727e;--sy-unaffected-fill:#1f232b;--sy-unaffected-ink:#abb1bd}}
 .sy-graph text{font-family:ui-monospace,"SF Mono",SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
@@ -101,7 +103,7 @@ def picture(values: Mapping[str, Any], plan: Plan, title: str, *, framed: bool =
     layout = lay_out(plan.graph, {key: _box_width(row) for key, row in _jobs(specs).items()})
     legend = _legend(values) if framed else ()
     least = max(560.0 if framed else 240.0, sum(width for _, width in legend))
-    room = max(layout.width + GUTTER, least)
+    room = max(layout.width + GUTTER, least, _chips_room(specs))
     chips = _chips(specs, room, head + MARGIN)
     top = chips[-1].bottom + 30 if chips else head + MARGIN
     width, height = room + 2 * MARGIN, top + layout.height + MARGIN
@@ -115,7 +117,7 @@ def picture(values: Mapping[str, Any], plan: Plan, title: str, *, framed: bool =
         f"<style>{STYLE}</style>",
         f'<rect class="sy-paper" width="{_n(width)}" height="{_n(height)}"/>',
         *(_head(title, values, legend) if framed else ()),
-        *drawing.bands(width),
+        *(drawing.bands(0, width) if framed else drawing.bands(-WIDE, width + 2 * WIDE)),
         *drawing.edges(values["chain"]),
         *_draw_chips(chips, specs, index),
         *(_job(row, index, drawing) for row in specs if row["level"] is not None),
@@ -204,11 +206,12 @@ class _Drawing:
         box = self._layout.boxes[key]
         return box.x + self._left, box.y + self._top, box.width
 
-    def bands(self, width: float) -> Iterable[str]:
+    def bands(self, x: float, width: float) -> Iterable[str]:
         for number, (first, last) in enumerate(self._layout.stages):
             y, height = self._top + first - 12, last - first + 24
             if number % 2 == 0:
-                yield f'<rect class="sy-band" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"/>'
+                yield f'<rect class="sy-band" x="{_n(x)}" y="{_n(y)}" '
+                yield f'width="{_n(width)}" height="{_n(height)}"/>'
             middle = self._top + first + HEIGHT / 2 + 4
             yield f'<text class="sy-stage" x="{MARGIN}" y="{_n(middle)}">stage {number}</text>'
 
@@ -282,6 +285,12 @@ def _chips(specs: Sequence[Mapping[str, Any]], room: float, top: float) -> tuple
         groups.append(_Chips(f"{label}: {len(rows)} without a job", top + 6, places, y + CHIP))
         top = y + CHIP + 20
     return tuple(groups)
+
+
+def _chips_room(specs: Iterable[Mapping[str, Any]]) -> float:
+    """How wide the specs without a job stand in good proportion."""
+    total = sum(_chip_width(row) + CHIP_GAP for row in specs if row["level"] is None)
+    return round(sqrt(total * (CHIP + CHIP_GAP) * RATIO))
 
 
 def _chip_width(row: Mapping[str, Any]) -> float:

@@ -26,7 +26,10 @@ BOX_GAP = 14
 LANE = 9
 MAX_LANES = 20_000  # beyond it edges run straight, so that time and size stay in bounds
 RATIO = 1.7  # of width to height that rows are wrapped for
-SWEEPS = 10
+SWEEPS = 16
+#: Weights that keep the longest chain straight; tried against length and width of real stacks.
+CHAIN_PULL = 200.0
+CHAIN_WEIGHT = 30.0
 PORT = 9  # between edges that end at one box
 
 
@@ -76,7 +79,7 @@ class _Net:
         self.chain = {index[key] for key in graph.chain()}
         self.widths = [widths[key] + BOX_GAP for key in self.keys]
         self.x = [0.0] * len(self.keys)
-        self.pull = [20.0 if i in self.chain else 1.0 for i in range(len(self.keys))]
+        self.pull = [CHAIN_PULL if i in self.chain else 1.0 for i in range(len(self.keys))]
         self.above: list[list[tuple[int, float]]] = [[] for _ in self.keys]
         self.below: list[list[tuple[int, float]]] = [[] for _ in self.keys]
         self.before: dict[tuple[int, int], int] = {}  # (need, job) → the vertex it comes from
@@ -88,7 +91,7 @@ class _Net:
         jobs = (up < len(self.keys)) + (down < len(self.keys))
         weight = (4.0, 1.5, 1.0)[jobs]
         if up in self.chain and down in self.chain:
-            weight = 12.0
+            weight = CHAIN_WEIGHT
         self.above[down].append((up, weight))
         self.below[up].append((down, weight))
 
@@ -188,21 +191,26 @@ class _Net:
         self.above = [[] for _ in self.keys]
         self.below = [[] for _ in self.keys]
         at: dict[tuple[int, int], int] = {}  # (need, row) → its lane there
+        chain = sorted(self.chain, key=self.levels.__getitem__)
+        straight = {need: row_of[job] - 1 for need, job in pairwise(chain)}
         for need, end in sorted(last.items()):
             at[need, row_of[need]] = need
             for number in range(row_of[need] + 1, end + 1):
-                at[need, number] = self._lane(at[need, number - 1], self.x[need])
+                on_chain = number <= straight.get(need, -1)
+                at[need, number] = self._lane(at[need, number - 1], self.x[need], on_chain=on_chain)
                 rows[number].append(at[need, number])
         for job, needs in enumerate(self.needs):
             for need in needs:
                 self.before[need, job] = at[need, row_of[job] - 1]
                 self._join(at[need, row_of[job] - 1], job)
 
-    def _lane(self, up: int, x: float) -> int:
+    def _lane(self, up: int, x: float, *, on_chain: bool) -> int:
         lane = len(self.x)
         self.x.append(x)
         self.widths.append(LANE)
-        self.pull.append(1.0)
+        self.pull.append(CHAIN_PULL if on_chain else 1.0)
+        if on_chain:
+            self.chain.add(lane)
         self.above.append([])
         self.below.append([])
         self._join(up, lane)

@@ -28,8 +28,8 @@ def graph_html(plan: Plan, title: str, load: Callable[[str], str | None]) -> str
             "summary": _summary(values),
             "warnings": [text(warning) for warning in values["warnings"]],
             "totals": [
-                {"action": action.value, "label": label, "count": values["totals"][action.value]}
-                for action, label in LABELS.items()
+                {"action": action.value, "count": values["totals"][action.value]}
+                for action in LABELS
             ],
             "chain": len(values["chain"]),
             "picture": picture(values, plan, title, framed=False),
