@@ -10,7 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class CompileSources(BuildHookInterface):  # type: ignore[type-arg]
+class CompileSources(BuildHookInterface):  # type: ignore[misc]
     """Does nothing to a wheel that is not editable: pip compiles what it installs."""
 
     PLUGIN_NAME = "custom"

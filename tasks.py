@@ -1,6 +1,6 @@
 """Invoke's way into a clone: hands on the tasks of the package."""
 
-from invoke import Collection
+from invoke.collection import Collection
 
 from stackyard import tasks
 

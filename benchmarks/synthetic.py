@@ -61,7 +61,9 @@ def make_lock(count: int, *, wide: int = 0, seed: int = 1) -> bytes:
         near = nodes[max(1, len(nodes) - 400) :]
         some = draw.sample(near, min(len(near), draw.randint(3, 9)))
         edges = [languages, *(_edge(node, ["build", "link"], []) for node in some)]
-        nodes.append(_node(f"package-{len(nodes)}", f"{draw.randint(1, 9)}.{len(nodes) % 50}", edges))
+        nodes.append(
+            _node(f"package-{len(nodes)}", f"{draw.randint(1, 9)}.{len(nodes) % 50}", edges)
+        )
     flat = [_node(f"leaf-{number}", "1.0", [languages]) for number in range(wide)]
     nodes += flat
     if wide:
@@ -71,10 +73,14 @@ def make_lock(count: int, *, wide: int = 0, seed: int = 1) -> bytes:
     roots = [node for node in nodes if node["hash"] not in needed]
     document = {
         "_meta": {"file-type": "spack-lockfile", "lockfile-version": 6, "specfile-version": 5},
-        "spack": {"version": "1.1.0", "type": "git",
-                  "commit": "2e907202bcc8209a6a62243aab50c179b524cc3b"},
-        "roots": [{"hash": node["hash"], "spec": f"{node['name']}@{node['version']}"}
-                  for node in roots],
+        "spack": {
+            "version": "1.1.0",
+            "type": "git",
+            "commit": "2e907202bcc8209a6a62243aab50c179b524cc3b",
+        },
+        "roots": [
+            {"hash": node["hash"], "spec": f"{node['name']}@{node['version']}"} for node in roots
+        ],
         "concrete_specs": {node["hash"]: node for node in nodes},
     }
     return json.dumps(document, separators=(",", ":")).encode()

@@ -13,7 +13,7 @@ while the group is merged, so that an entry may override, extend or drop them li
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -28,8 +28,8 @@ __all__ = [
     "Attributes",
     "Group",
     "make_attributes",
+    "match_warnings",
     "spec_variables",
-    "unmatched_patterns",
     "unpack_script",
 ]
 
@@ -141,7 +141,7 @@ def make_attributes(
 
 
 def _entries(ci: Tree, fix: frozenset[str]) -> list[Tree]:
-    user = [_plain_keys(entry) for entry in ci.get("pipeline-gen") or ()]
+    user: list[Tree] = [_plain_keys(entry) for entry in ci.get("pipeline-gen") or ()]
     if "trailing-colon" not in fix:
         user = [loaded_values(entry) for entry in user]
     if "any-script" in fix:
@@ -153,11 +153,17 @@ def _entries(ci: Tree, fix: frozenset[str]) -> list[Tree]:
     if "cleanup-script" in fix:
         overrides.remove(_CLEANUP)
         defaults.append(
-            {"cleanup-job": {"script": [
-                "spack -d mirror destroy --mirror-url {mirror_prefix}/$CI_PIPELINE_ID"]}}
+            {
+                "cleanup-job": {
+                    "script": [
+                        "spack -d mirror destroy --mirror-url {mirror_prefix}/$CI_PIPELINE_ID"
+                    ]
+                }
+            }
         )
-    if "signing-tags" in fix and any("tags" in _plain_keys(entry.get("signing-job") or {})
-                                     for entry in user):
+    if "signing-tags" in fix and any(
+        "tags" in _plain_keys(entry.get("signing-job") or {}) for entry in user
+    ):
         overrides.remove(_SIGNING)
     return [*overrides, *user, *defaults]
 
@@ -167,10 +173,10 @@ def _plain_keys(entry: Tree) -> dict[str, Any]:
     return {str(key).removesuffix(":"): value for key, value in entry.items()}
 
 
-def _without_service_scripts(entry: dict[str, Any]) -> list[Tree]:
+def _without_service_scripts(entry: Tree) -> list[Tree]:
     """Split an ``any-job`` with a script, so that the script reaches the build jobs only."""
-    job = entry.get("any-job")
-    scripts = {k: v for k, v in (job or {}).items() if k.rstrip(":+-") == "script"}
+    job = entry.get("any-job") or {}
+    scripts = {k: v for k, v in job.items() if k.rstrip(":+-") == "script"}
     if not scripts:
         return [entry]
     rest = {k: v for k, v in job.items() if k not in scripts}
@@ -266,9 +272,7 @@ class _Rules:
         return parts
 
 
-def _ask(
-    groups: list[Group], mapping: Tree, lock: Lock, dynamic: DynamicMapping
-) -> list[Group]:
+def _ask(groups: list[Group], mapping: Tree, lock: Lock, dynamic: DynamicMapping) -> list[Group]:
     """Ask the service about every job; the answer is merged over the job's attributes."""
     jobs = [(group, key) for group in groups for key in group.members]
     queries = [_query(group, lock.specs[key], lock) for group, key in jobs]
@@ -359,32 +363,55 @@ def unpack_script(script: Any) -> list[str]:
     return lines
 
 
-def unmatched_patterns(
-    ci: Tree, lock: Lock, *, fix: frozenset[str] = frozenset()
-) -> tuple[str, ...]:
-    """Match strings that hold for no spec of the lock, in the order of the file.
+def match_warnings(ci: Tree, lock: Lock, *, fix: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """What is odd about the match strings of a section, in the order of the file.
 
-    Raises SpecError as ``make_attributes`` does.
+    Strings that hold for no spec, or for none that gets a job; and with ``match_behavior: first``
+    items that a lower one takes specs away from. Raises SpecError as ``make_attributes`` does.
     """
     matcher = Matcher(lock)
-    entries = [_plain_keys(entry) for entry in ci.get("pipeline-gen") or ()]
-    if "trailing-colon" not in fix:
-        entries = [loaded_values(entry) for entry in entries]
-    texts = [
-        text
-        for entry in entries
-        for item in entry.get("submapping") or ()
-        for text in _plain_keys(item)["match"]
-    ]
-    return tuple(
-        text
-        for text in dict.fromkeys(texts)
-        if not _holds_for_any(text, lock, matcher)
-    )
+    warnings: list[str] = []
+    for number, raw in enumerate(ci.get("pipeline-gen") or ()):
+        entry = _plain_keys(raw)
+        if "submapping" in entry:
+            entry = entry if "trailing-colon" in fix else loaded_values(entry)
+            where = f"ci.pipeline-gen[{number}].submapping"
+            items = [_plain_keys(item) for item in entry["submapping"]]
+            held = [
+                _held_by(item["match"], lock, matcher, f"{where}[{i}]", warnings)
+                for i, item in enumerate(items)
+            ]
+            if entry.get("match_behavior", "first") == "first" and "first-match" not in fix:
+                warnings.extend(_contested(held, lock, where))
+    return tuple(dict.fromkeys(warnings))
 
 
-def _holds_for_any(text: str, lock: Lock, matcher: Matcher) -> bool:
-    pattern = parse_pattern(text, f"match: {text}")
-    return any(
-        matcher.matches(spec, pattern) for spec in lock.specs.values() if not spec.external
-    )
+def _held_by(
+    texts: Sequence[str], lock: Lock, matcher: Matcher, where: str, warnings: list[str]
+) -> frozenset[str]:
+    """Hashes of the specs with jobs that an item holds for; adds what is odd to ``warnings``."""
+    held: set[str] = set()
+    for text in texts:
+        pattern = parse_pattern(text, f"match: {text}")
+        found = [spec for spec in lock.specs.values() if matcher.matches(spec, pattern)]
+        jobs = {spec.hash for spec in found if not spec.external}
+        if not found:
+            warnings.append(f"{where}: match string {text!r} holds for no spec")
+        elif not jobs:
+            warnings.append(
+                f"{where}: match string {text!r} holds for externals only, which get no job"
+            )
+        held |= jobs
+    return frozenset(held)
+
+
+def _contested(held: Sequence[frozenset[str]], lock: Lock, where: str) -> Iterator[str]:
+    for index, specs in enumerate(held):
+        below = frozenset().union(*held[index + 1 :])
+        if lost := specs & below:
+            names = sorted({lock.specs[key].name for key in lost})
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            yield (
+                f"{where}[{index}]: with match_behavior first the lowest matching item wins, so "
+                f"a later one takes {shown} (mend it with fix: [first-match])"
+            )

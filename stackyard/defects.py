@@ -79,11 +79,9 @@ def _trailing_colon(ci: Tree) -> Iterator[str]:
                 yield place
 
 
-def _first_match(ci: Tree) -> Iterator[str]:
-    for where, entry in _entries(ci):
-        items = entry.get("submapping") or ()
-        if len(items) > 1 and entry.get("match_behavior", "first") == "first":
-            yield where
+def _seen_elsewhere(_: Tree) -> Iterator[str]:
+    """Whether it touches a stack takes more than its section to tell."""
+    return iter(())
 
 
 def _own_script(kind: str) -> Callable[[Tree], Iterator[str]]:
@@ -98,8 +96,10 @@ def _signing_tags(ci: Tree) -> Iterator[str]:
 
 
 def _remove_scalar(ci: Tree) -> Iterator[str]:
-    kinds = [f"{job}-job-remove" for job in
-             ("any", "build", "cleanup", "copy", "noop", "reindex", "signing")]
+    kinds = [
+        f"{job}-job-remove"
+        for job in ("any", "build", "cleanup", "copy", "noop", "reindex", "signing")
+    ]
     for where, job in _jobs(ci, *kinds):
         for place, _ in _scalars(job, where):
             yield place
@@ -143,7 +143,7 @@ _DEFECTS = (
     Defect(
         "first-match",
         "with match_behavior first the lowest matching item wins, not the topmost",
-        _first_match,
+        _seen_elsewhere,  # stackyard.attributes.match_warnings has the lock
     ),
     Defect(
         "any-script",
@@ -181,8 +181,11 @@ _DEFECTS = (
         "build names on CDash carry the compiler's hash, or the word none without a compiler",
         _cdash,
     ),
-    Defect("copy-destination", "a copy-only pipeline copies to the mirror's fetch URL",
-           lambda _: iter(())),
+    Defect(
+        "copy-destination",
+        "a copy-only pipeline copies to the mirror's fetch URL",
+        _seen_elsewhere,  # stackyard.flow.stack_warnings has the mirrors
+    ),
 )
 
 #: Every name that ``fix:`` takes.

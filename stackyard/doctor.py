@@ -33,8 +33,13 @@ class Finding(NamedTuple):
         return f"{self.state:<7} {self.check}: {self.text}{tail}"
 
     def as_dict(self) -> dict[str, Any]:
-        return {"check": self.check, "state": self.state, "text": self.text, "hint": self.hint,
-                "code": self.code}
+        return {
+            "check": self.check,
+            "state": self.state,
+            "text": self.text,
+            "hint": self.hint,
+            "code": self.code,
+        }
 
 
 def examine(project: Any, *, stack: str = "", offline: bool = False) -> tuple[Finding, ...]:
@@ -44,8 +49,14 @@ def examine(project: Any, *, stack: str = "", offline: bool = False) -> tuple[Fi
     findings = [Finding(check="settings", text=f"{len(project.settings)} keys in invoke.yaml")]
     names = [stack] if stack else list(list_stacks(project.root))
     if not names:
-        findings.append(Finding(check="stacks", text="there is none", code=2,
-                                hint="put a spack.yaml into stacks/NAME/"))
+        findings.append(
+            Finding(
+                check="stacks",
+                text="there is none",
+                code=2,
+                hint="put a spack.yaml into stacks/NAME/",
+            )
+        )
     for name in names:
         findings.extend(_stack_findings(project, name, offline=offline))
     findings.extend(_parent_findings(project))
@@ -65,13 +76,15 @@ def _stack_findings(project: Any, name: str, *, offline: bool) -> Iterator[Findi
     from stackyard.flow import stack_warnings  # noqa: PLC0415
     from stackyard.steps import Request, load_work  # noqa: PLC0415
 
-    work, troubles = _tried(f"{name}: stack and lock",
-                            lambda: load_work(project, Request(stack=name)))
+    work, troubles = _tried(
+        f"{name}: stack and lock", lambda: load_work(project, Request(stack=name))
+    )
     if work is None:
         yield from troubles
         return
-    yield Finding(check=f"{name}: stack and lock",
-                  text=f"{len(work.lock.specs)} specs answer {len(work.roots)} roots")
+    yield Finding(
+        check=f"{name}: stack and lock", text=f"{len(work.lock.specs)} specs answer the manifest"
+    )
     warnings, troubles = _tried(f"{name}: ci section", lambda: stack_warnings(work))
     yield from troubles
     for warning in warnings or ():
@@ -84,20 +97,31 @@ def _mirror_findings(work: Any, name: str, *, offline: bool) -> Iterator[Finding
     from stackyard.steps import Request, mirror_places  # noqa: PLC0415
 
     if "buildcache-destination" not in work.stack.mirrors:
-        yield Finding(check=f"{name}: mirrors", text="there is no mirror buildcache-destination",
-                      hint="the build jobs push to it: add it with its url", code=2)
+        yield Finding(
+            check=f"{name}: mirrors",
+            text="there is no mirror buildcache-destination",
+            hint="the build jobs push to it: add it with its url",
+            code=2,
+        )
     if offline:
         return
     from stackyard.edges.inventory import take_inventories  # noqa: PLC0415
 
     for place in mirror_places(work, Request()):
         check = f"{name}: mirror {place.name}"
-        inventories, troubles = _tried(check, lambda place=place: take_inventories(  # type: ignore[misc]
-            [place], list(work.lock.specs.values()), index_only=True, progress=lambda _: None))
+        inventories, troubles = _tried(
+            check,
+            lambda place=place: take_inventories(  # type: ignore[misc]
+                [place], list(work.lock.specs.values()), index_only=True, progress=lambda _: None
+            ),
+        )
         yield from troubles
         if inventories:
-            yield Finding(check=check, text=f"can be read, its index names "
-                          f"{len(inventories[0].found)} of the lock's specs")
+            yield Finding(
+                check=check,
+                text=f"can be read, its index names "
+                f"{len(inventories[0].found)} of the lock's specs",
+            )
             for warning in inventories[0].warnings:
                 yield Finding(check=check, text=warning, advice=True)
 
@@ -107,8 +131,11 @@ def _variable_findings(work: Any, name: str) -> Iterator[Finding]:
     needed: dict[str, str] = {}
     for mirror in work.stack.mirrors.values():
         for connection in (mirror.fetch, mirror.push):
-            for variable in (connection.id_variable, connection.secret_variable,
-                             connection.access_token_variable):
+            for variable in (
+                connection.id_variable,
+                connection.secret_variable,
+                connection.access_token_variable,
+            ):
                 if variable:
                     needed[variable] = f"credentials of the mirror {mirror.name}"
         if mirror.push_url.startswith("s3://") and not mirror.push.id_variable:
@@ -138,5 +165,9 @@ def _parent_findings(project: Any) -> Iterator[Finding]:
     if fresh:
         yield Finding(check=".gitlab-ci.yml", text="is what the stacks and settings ask for")
     elif not troubles:
-        yield Finding(check=".gitlab-ci.yml", text="is missing or not up to date", advice=True,
-                      hint="run: invoke generate")
+        yield Finding(
+            check=".gitlab-ci.yml",
+            text="is missing or not up to date",
+            advice=True,
+            hint="run: invoke generate",
+        )

@@ -1,18 +1,18 @@
 """Every error that a user can meet, and the exit code that scripts can rely on.
 
-    StackyardError        1  anything else of ours
-    ├─ ConfigError        2  settings, stack or lock are wrong: names file and dotted key
-    │  ├─ StackError         spack.yaml, stack.yaml or a file they include
-    │  ├─ LockError          spack.lock: shape, dangling hash, cycle, duplicate key
-    │  └─ SpecError          a spec string that cannot be parsed or settled
-    ├─ StaleError         3  a committed file is not what it should be (carries the diff)
-    ├─ LimitError         4  a CI system cannot hold the pipeline
-    ├─ ToolError          5  a program is missing or failed
-    └─ StoreError         6  mirror or registry: base of the four below
-       ├─ NotFoundError      the thing itself is certainly not there
-       ├─ DeniedError        there, but not for us
-       ├─ UnreachableError   nobody can say whether it is there
-       └─ CorruptError       it is there and wrong
+StackyardError        1  anything else of ours
+├─ ConfigError        2  settings, stack or lock are wrong: names file and dotted key
+│  ├─ StackError         spack.yaml, stack.yaml or a file they include
+│  ├─ LockError          spack.lock: shape, dangling hash, cycle, duplicate key
+│  └─ SpecError          a spec string that cannot be parsed or settled
+├─ StaleError         3  a committed file is not what it should be (carries the diff)
+├─ LimitError         4  a CI system cannot hold the pipeline
+├─ ToolError          5  a program is missing or failed
+└─ StoreError         6  mirror or registry: base of the four below
+   ├─ NotFoundError      the thing itself is certainly not there
+   ├─ DeniedError        there, but not for us
+   ├─ UnreachableError   nobody can say whether it is there
+   └─ CorruptError       it is there and wrong
 """
 
 from __future__ import annotations

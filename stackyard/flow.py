@@ -5,7 +5,6 @@ Steps that several tasks share are in ``stackyard.steps``.
 
 from __future__ import annotations
 
-
 import json
 import os
 import sys
@@ -54,8 +53,11 @@ def generate(
     if request.stack:
         files = _child_files(project, request, output, artifacts_root, forward, writing=not check)
     elif output:
-        raise ConfigError("the parent pipeline has its place: .gitlab-ci.yml", where="--output",
-                          hint="name a stack as well: --stack NAME")
+        raise ConfigError(
+            "the parent pipeline has its place: .gitlab-ci.yml",
+            where="--output",
+            hint="name a stack as well: --stack NAME",
+        )
     else:
         files = _parent_files(project)
     if check:
@@ -105,15 +107,24 @@ def _child_files(  # noqa: PLR0913 - the command line, as it is
 
 def _check_ci(work: Work) -> None:
     if not work.stack.has_ci:
-        raise StackError("the stack has no ci section", where=f"{work.stack.where}: spack.ci",
-                         hint="it says which runners and images build the packages")
+        raise StackError(
+            "the stack has no ci section",
+            where=f"{work.stack.where}: spack.ci",
+            hint="it says which runners and images build the packages",
+        )
     target = work.stack.ci.get("target", "gitlab")
     if target != "gitlab":
-        raise StackError(f"no generator for {target!r}", where=f"{work.stack.where}: spack.ci.target",
-                         hint="the only one is gitlab")
+        raise StackError(
+            f"no generator for {target!r}",
+            where=f"{work.stack.where}: spack.ci.target",
+            hint="the only one is gitlab",
+        )
     if work.settings.index != "spack":
-        raise ConfigError("this version knows only Spack's own index job", where="index",
-                          hint="write index: spack")
+        raise ConfigError(
+            "this version knows only Spack's own index job",
+            where="index",
+            hint="write index: spack",
+        )
 
 
 def _dynamic(work: Work) -> Any:
@@ -125,8 +136,10 @@ def _dynamic(work: Work) -> Any:
     env = work.project.env
     expand = None
     if "dynamic-headers" in work.fix:
+
         def expand(text: str) -> str:
             return _expand(text, env)
+
     return DynamicService(skip=env.skip_dynamic_mapping, warn=console.warn, expand=expand)
 
 
@@ -187,8 +200,9 @@ def _copy_manifest(work: Work, plan: Any, context: Any) -> bytes:
 
     specs = plan.builds
     if context.type is PipelineType.COPY_ONLY:
-        specs = tuple(work.lock.specs[key] for key in work.lock.order
-                      if not work.lock.specs[key].external)
+        specs = tuple(
+            work.lock.specs[key] for key in work.lock.order if not work.lock.specs[key].external
+        )
     manifest = copy_manifest(specs, context.fetch_url, work.project.env.copy_buildcache)
     return json.dumps(manifest).encode()
 
@@ -237,8 +251,12 @@ def _summary(plan: Any, pipeline: Any) -> None:
 
     counts = ", ".join(
         f"{plan.count(action)} {word}"
-        for action, word in ((Action.BUILD, "to build"), (Action.REUSE, "reused"),
-                             (Action.EXTERNAL, "external"), (Action.UNAFFECTED, "unaffected"))
+        for action, word in (
+            (Action.BUILD, "to build"),
+            (Action.REUSE, "reused"),
+            (Action.EXTERNAL, "external"),
+            (Action.UNAFFECTED, "unaffected"),
+        )
         if plan.count(action)
     )
     console.note(f"{counts}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}")
@@ -257,11 +275,12 @@ def _parent_files(project: Project) -> dict[Path, bytes]:
         stack, _ = read_stack(project, name)
         own = f"stacks/{name}/"
         files = [project.shown(file) for file in stack.files]
-        others = [f for f in files if not f.startswith(own) and not os.path.isabs(f)]
+        others = [f for f in files if not f.startswith(own) and not Path(f).is_absolute()]
         stacks.append(ParentStack(name=name, files=(f"{own}**/*", *others)))
     if not stacks:
-        raise ConfigError("there is no stack yet", where="stacks/",
-                          hint="put a spack.yaml into stacks/NAME/")
+        raise ConfigError(
+            "there is no stack yet", where="stacks/", hint="put a spack.yaml into stacks/NAME/"
+        )
     wanted = settings.generate
     values = parent_values(
         stacks,
@@ -279,12 +298,14 @@ def _parent_files(project: Project) -> dict[Path, bytes]:
 
 def parent_is_fresh(project: Project) -> bool:
     """Whether the committed ``.gitlab-ci.yml`` is what would be rendered now."""
-    return all(path.is_file() and path.read_bytes() == data
-               for path, data in _parent_files(project).items())
+    return all(
+        path.is_file() and path.read_bytes() == data
+        for path, data in _parent_files(project).items()
+    )
 
 
 def _requirement(project: Project) -> str:
-    """This version of stackyard; in its own clone the clone itself."""
+    """What to install: the version that runs, in a clone of stackyard the clone itself."""
     own = (project.root / "stackyard" / "__init__.py").is_file()
     return "." if own else f"stackyard=={__version__}"
 
@@ -301,7 +322,8 @@ def _write(project: Project, files: Mapping[Path, bytes]) -> None:
 def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
     import difflib  # noqa: PLC0415
 
-    stale, lines = [], []
+    stale: list[str] = []
+    lines: list[str] = []
     for path, data in files.items():
         old = path.read_bytes() if path.is_file() else b""
         if old != data:
@@ -309,12 +331,15 @@ def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
             lines += difflib.unified_diff(
                 old.decode(errors="replace").splitlines(keepends=True),
                 data.decode(errors="replace").splitlines(keepends=True),
-                f"{project.shown(path)} (as it is)", f"{project.shown(path)} (as it should be)",
+                f"{project.shown(path)} (as it is)",
+                f"{project.shown(path)} (as it should be)",
             )
     if stale:
-        raise StaleError(f"not up to date: {', '.join(stale)}", hint="run: invoke generate",
-                         diff="".join(line if line.endswith("\n") else f"{line}\n"
-                                      for line in lines))
+        raise StaleError(
+            f"not up to date: {', '.join(stale)}",
+            hint="run: invoke generate",
+            diff="".join(line if line.endswith("\n") else f"{line}\n" for line in lines),
+        )
     console.note(f"up to date: {', '.join(project.shown(path) for path in files)}")
 
 
@@ -337,16 +362,32 @@ def _planned(request: Request) -> tuple[Work, Any]:
 
 
 def stack_warnings(work: Work) -> tuple[str, ...]:
-    """Oddities of Spack that touch the stack, and match strings that hold for no spec."""
-    from stackyard.attributes import unmatched_patterns  # noqa: PLC0415
+    """Oddities of Spack that touch the stack, and match strings that hold for nothing."""
+    from stackyard.attributes import match_warnings  # noqa: PLC0415
     from stackyard.defects import touched_defects  # noqa: PLC0415
 
     ci = {**work.stack.ci, "cdash": work.stack.cdash}
-    unmatched = unmatched_patterns(work.stack.ci, work.lock, fix=work.fix)
-    return (
-        *touched_defects(ci, work.fix),
-        *(f"{work.stack.where}: match string {text!r} holds for no spec" for text in unmatched),
+    return tuple(
+        f"{work.stack.where}: {text}"
+        for text in (
+            *touched_defects(ci, work.fix),
+            *match_warnings(work.stack.ci, work.lock, fix=work.fix),
+            *_copy_warnings(work),
+        )
     )
+
+
+def _copy_warnings(work: Work) -> tuple[str, ...]:
+    from stackyard.pipeline import PipelineType  # noqa: PLC0415
+
+    copying = PipelineType.parse(work.project.env.pipeline_type) is PipelineType.COPY_ONLY
+    target = work.stack.mirrors.get("buildcache-destination")
+    if not copying or target is None or target.fetch_url == target.push_url:
+        return ()
+    if "copy-destination" in work.fix:
+        return ()
+    text = "a copy-only pipeline copies to the fetch URL (mend it with fix: [copy-destination])"
+    return (f"mirrors.buildcache-destination: {text}",)
 
 
 def graph(request: Request, *, output: str) -> None:
@@ -375,13 +416,20 @@ def _save(path: str, text: str) -> None:
 
 
 def lock(
-    *, stack: str = "", lock: str = "", check: bool = False, verify: bool = False,
+    *,
+    stack: str = "",
+    lock: str = "",
+    check: bool = False,
+    verify: bool = False,
     as_json: bool = False,
 ) -> None:
     """Check a lock against its manifest, and its hashes against themselves."""
     if not check and not verify:
-        raise ConfigError("this version checks locks, it does not make them", where="lock",
-                          hint="add --check or --verify; make one with spack concretize")
+        raise ConfigError(
+            "this version checks locks, it does not make them",
+            where="lock",
+            hint="add --check or --verify; make one with spack concretize",
+        )
     work = load_work(open_project(), Request(stack=stack, lock=lock))
     result: dict[str, Any] = {"stack": work.stack.name, "lock": work.lock.where}
     if check:
@@ -402,9 +450,11 @@ def _verify(work: Work) -> dict[str, Any]:
     wrong = [key for key, verdict in verdicts.items() if verdict is Verdict.FALSE]
     if wrong:
         names = ", ".join(f"{work.lock.specs[key].name}/{key[:7]}" for key in wrong[:10])
-        raise LockError(f"{len(wrong)} of {len(verdicts)} hashes are not those of their nodes: "
-                        f"{names}", where=f"{work.lock.where}: concrete_specs",
-                        hint="the file was edited: restore it, or concretize again")
+        raise LockError(
+            f"{len(wrong)} of {len(verdicts)} hashes are not those of their nodes: {names}",
+            where=f"{work.lock.where}: concrete_specs",
+            hint="the file was edited: restore it, or concretize again",
+        )
     unknown = f", {counts['unknown']} cannot be recomputed" if counts["unknown"] else ""
     console.note(f"{counts['true']} of {len(verdicts)} hashes are true{unknown}")
     return {"hashes": counts}
@@ -430,8 +480,13 @@ def doctor(*, stack: str = "", offline: bool = False, as_json: bool = False) -> 
 
 def test(*, long: bool = False, only: str = "") -> None:
     """Run the test suite of the clone."""
-    argv = [sys.executable, "-m", "pytest", *(["--long"] if long else []),
-            *(["-k", only] if only else [])]
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *(["--long"] if long else []),
+        *(["-k", only] if only else []),
+    ]
     _must_follow(argv)
 
 
@@ -449,8 +504,14 @@ def format_code() -> None:
 
 def bench(*, spack: str = "", as_json: bool = False, only: str = "") -> None:
     """Run the benchmarks of the clone."""
-    argv = [sys.executable, "-m", "benchmarks", *(["--spack", spack] if spack else []),
-            *(["--json"] if as_json else []), *(["--only", only] if only else [])]
+    argv = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        *(["--spack", spack] if spack else []),
+        *(["--json"] if as_json else []),
+        *(["--only", only] if only else []),
+    ]
     _must_follow(argv)
 
 
@@ -460,9 +521,8 @@ def _must_follow(argv: Sequence[str]) -> None:
 
     root = open_project().root
     if not (root / "stackyard" / "flow.py").is_file():
-        raise ConfigError("this task works on Stackyard's own code, in a clone of it",
-                          where=str(root))
+        raise ConfigError(
+            "this task works on Stackyard's own code, in a clone of it", where=str(root)
+        )
     if code := follow(argv, cwd=str(root)):
         raise ToolError(f"{' '.join(argv[2:])} ended with {code}")
-
-

@@ -65,7 +65,7 @@ class Spec(NamedTuple):
     def external(self) -> bool:
         """Whether the package was found on the system, so that nobody builds it."""
         external = self.node.get("external")
-        return bool(external) and bool(external.get("path") or external.get("module"))
+        return bool(external and (external.get("path") or external.get("module")))
 
     @property
     def namespace(self) -> str:
@@ -155,10 +155,11 @@ def parse_lock(data: bytes, where: str) -> Lock:
     version, specfile = _versions(document, where)
     nodes, roots, included, keys = _collect(document, where)
     specs = {}
+    shared: dict[object, Any] = {}
     for key, node in nodes.items():
         try:
-            specs[key] = _spec(key, node, specfile)
-            keys += _count_keys(node)
+            specs[key] = _spec(key, node, specfile, shared)
+            keys += _count_node_keys(node)
         except LockError as error:
             raise LockError(error.message, where=f"{where}: concrete_specs.{key}") from None
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -191,8 +192,11 @@ def _load(data: bytes, where: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         cut = error.pos >= len(error.doc.rstrip()) - 1 or "Unterminated" in error.msg
         what = "the file is cut off" if cut else "the file is not JSON"
-        raise LockError(f"{what} (line {error.lineno}, column {error.colno}: {error.msg})",
-                        where=where, hint="restore it from git, or run: invoke lock") from None
+        raise LockError(
+            f"{what} (line {error.lineno}, column {error.colno}: {error.msg})",
+            where=where,
+            hint="restore it from git, or run: invoke lock",
+        ) from None
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise LockError(f"the file is not JSON ({error})", where=where) from None
     if not isinstance(document, dict) or not isinstance(document.get("concrete_specs"), dict):
@@ -254,15 +258,16 @@ def _collect(
 def _roots(block: dict[str, Any], where: str) -> tuple[Root, ...]:
     entries = block.get("roots", [])
     try:
-        return tuple(Root(_checked(entry["hash"], _HASH, "hash"), str(entry["spec"]))
-                     for entry in entries)
+        return tuple(
+            Root(_checked(entry["hash"], _HASH, "hash"), str(entry["spec"])) for entry in entries
+        )
     except LockError as error:
         raise LockError(error.message, where=f"{where}: roots") from None
     except (KeyError, TypeError) as error:
         raise LockError(f"a root needs hash and spec ({error})", where=f"{where}: roots") from None
 
 
-def _spec(key: str, node: dict[str, Any], specfile: int) -> Spec:
+def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, Any]) -> Spec:
     _checked(key, _HASH, "hash")
     if node.get("hash", key) != key:
         raise LockError(f"the node says that its hash is {node['hash']!r}")
@@ -270,14 +275,17 @@ def _spec(key: str, node: dict[str, Any], specfile: int) -> Spec:
         raise LockError("the node is not concrete")
     arch = node["arch"]
     target = arch["target"]
-    for part in (arch["platform"], arch["platform_os"],
-                 target if isinstance(target, str) else target["name"]):
+    for part in (
+        arch["platform"],
+        arch["platform_os"],
+        target if isinstance(target, str) else target["name"],
+    ):
         if not _ARCH.fullmatch(part):
             _checked(part, _ARCH, "architecture")
     annotations = node.get("annotations")
     if annotations is None and specfile >= 5 and "compiler" in node:
         raise LockError("a compiler attribute in a node of specfile version 5")
-    children = [entry["hash"] for entry in node.get("dependencies", ())]
+    children = [_edge(entry, shared) for entry in node.get("dependencies", ())]
     if len(set(children)) != len(children):
         children = list(dict.fromkeys(children))
     return Spec(
@@ -290,6 +298,18 @@ def _spec(key: str, node: dict[str, Any], specfile: int) -> Spec:
     )
 
 
+def _edge(entry: dict[str, Any], shared: dict[object, Any]) -> str:
+    """The hash an edge leads to. Equal parameters of edges become one: a lock has few kinds."""
+    parameters = entry.get("parameters")
+    if parameters is not None:
+        kind = (*parameters["deptypes"], None, *parameters["virtuals"], len(parameters))
+        same = shared.setdefault(kind, parameters)
+        if same == parameters:
+            entry["parameters"] = same
+    key: str = entry["hash"]
+    return key
+
+
 def _checked(text: Any, pattern: re.Pattern[str], what: str) -> str:
     if not isinstance(text, str) or not pattern.fullmatch(text):
         shown = repr(text) if len(repr(text)) < 80 else repr(text)[:77] + "..."
@@ -297,26 +317,48 @@ def _checked(text: Any, pattern: re.Pattern[str], what: str) -> str:
     return text
 
 
-_TUPLES: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-
 def _dependency(entry: Mapping[str, Any]) -> Dependency:
     parameters = entry.get("parameters")
     if parameters is None:  # specfile version 3 and older
         return Dependency(entry["name"], entry["hash"], tuple(entry.get("type", ())), ())
-    return Dependency(entry["name"], entry["hash"],
-                      tuple(parameters["deptypes"]), tuple(parameters["virtuals"]))
+    return Dependency(
+        entry["name"], entry["hash"], tuple(parameters["deptypes"]), tuple(parameters["virtuals"])
+    )
 
 
 def _count_keys(value: Any) -> int:
     """How many keys all mappings in a JSON value have together."""
-    if isinstance(value, dict):
-        return len(value) + sum(
-            _count_keys(item) for item in value.values() if isinstance(item, (dict, list))
-        )
-    if isinstance(value, list):
-        return sum(_count_keys(item) for item in value if isinstance(item, (dict, list)))
-    return 0
+    total = 0
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            total += len(value)
+            pending.extend(item for item in value.values() if isinstance(item, (dict, list)))
+        elif isinstance(value, list):
+            pending.extend(item for item in value if isinstance(item, (dict, list)))
+    return total
+
+
+def _count_node_keys(node: dict[str, Any]) -> int:
+    """The same for a node, fast: what no node of Spack's has may be missed.
+
+    Too small a count only costs a second look, see ``_refuse_duplicate_keys``.
+    """
+    total = len(node)
+    for key, value in node.items():
+        if key == "dependencies":
+            for entry in value:
+                total += len(entry) + len(entry.get("parameters", ()))
+        elif key in _DEEP:
+            total += _count_keys(value)
+        elif isinstance(value, dict):
+            total += len(value)
+    return total
+
+
+#: Keys of a node with mappings in mappings.
+_DEEP = frozenset({"arch", "external"})
 
 
 def _refuse_duplicate_keys(data: bytes, keys: int, where: str) -> None:
@@ -333,8 +375,11 @@ def _refuse_duplicate_keys(data: bytes, keys: int, where: str) -> None:
         if len(value) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise LockError(f"the key {twice!r} stands twice in one mapping", where=where,
-                            hint="a merge of two locks? make the lock anew: invoke lock")
+            raise LockError(
+                f"the key {twice!r} stands twice in one mapping",
+                where=where,
+                hint="a merge of two locks? make the lock anew: invoke lock",
+            )
         return value
 
     json.loads(data, object_pairs_hook=unique)
@@ -343,8 +388,10 @@ def _refuse_duplicate_keys(data: bytes, keys: int, where: str) -> None:
 def _refuse_dangling(specs: Mapping[str, Spec], roots: Iterable[Root], where: str) -> None:
     for root in roots:
         if root.hash not in specs:
-            raise LockError(f"the root {root.spec!r} has the hash {root.hash}, which no node has",
-                            where=f"{where}: roots")
+            raise LockError(
+                f"the root {root.spec!r} has the hash {root.hash}, which no node has",
+                where=f"{where}: roots",
+            )
     for spec in specs.values():
         for child in spec.children:
             if child not in specs:
@@ -354,8 +401,10 @@ def _refuse_dangling(specs: Mapping[str, Spec], roots: Iterable[Root], where: st
                     hint="the file is damaged, or an included environment is missing from it",
                 )
         if spec.build_spec and spec.build_spec not in specs:
-            raise LockError(f"{spec.name} is spliced from {spec.build_spec!r}, which no node has",
-                            where=f"{where}: concrete_specs.{spec.hash}.build_spec")
+            raise LockError(
+                f"{spec.name} is spliced from {spec.build_spec!r}, which no node has",
+                where=f"{where}: concrete_specs.{spec.hash}.build_spec",
+            )
 
 
 def _order(specs: Mapping[str, Spec], where: str) -> tuple[str, ...]:
@@ -388,6 +437,9 @@ def _raise_cycle(specs: Mapping[str, Spec], stuck: set[str], where: str) -> None
     while key not in path:
         path.append(key)
         key = next(child for child in specs[key].children if child in stuck)
-    names = " -> ".join(specs[k].name for k in [*path[path.index(key):], key])
-    raise LockError(f"the dependencies run in a circle: {names}", where=f"{where}: concrete_specs",
-                    hint="Spack never writes this: restore the file from git")
+    names = " -> ".join(specs[k].name for k in [*path[path.index(key) :], key])
+    raise LockError(
+        f"the dependencies run in a circle: {names}",
+        where=f"{where}: concrete_specs",
+        hint="Spack never writes this: restore the file from git",
+    )

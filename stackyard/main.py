@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from invoke import Collection, Program
+from invoke.collection import Collection
+from invoke.program import Program
 
 from stackyard import __version__, tasks
 

@@ -11,6 +11,7 @@ __all__ = ["ParentStack", "parent_values"]
 #: A change of these concerns every stack.
 _COMMON = ("invoke.yaml", ".gitlab-ci.yml", "templates/gitlab/**/*")
 
+
 class ParentStack(NamedTuple):
     """One stack of the parent pipeline; ``files`` are globs of what a change of it may touch."""
 
@@ -58,5 +59,8 @@ def parent_values(  # noqa: PLR0913 - one value each of the template's context
         "strategy": strategy,
         "interruptible": interruptible,
         "variables": dict(variables),
-        "before_script": [*before_script, f"python3 -m pip install --quiet {shlex.quote(requirement)}"],
+        "before_script": [
+            *before_script,
+            f"python3 -m pip install --quiet {shlex.quote(requirement)}",
+        ],
     }

@@ -8,7 +8,6 @@ patterns from text, ``spec.py`` matches them against a lock; here two patterns a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -142,7 +141,10 @@ def quote(value: str) -> str:
     """The value as a spec string can hold it, with quotes only where they are needed."""
     if _BARE.fullmatch(value):
         return value
-    return json.dumps(value) if "'" in value else f"'{value}'"
+    if "'" not in value:
+        return f"'{value}'"
+    escaped = value.replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def walk(pattern: Pattern) -> Iterator[tuple[Pattern, Edge]]:

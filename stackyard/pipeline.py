@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -215,7 +216,7 @@ class _Layout:
         if len(phases) < 2:
             return needs
         result = dict(needs)
-        for number, (before, phase) in enumerate(zip(phases, phases[1:], strict=False), start=1):
+        for number, (before, phase) in enumerate(pairwise(phases), start=1):
             needed = {need for key in before for need in result[key]}
             ends = tuple(key for key in before if key not in needed)
             barrier = self._join(f"bootstrap phase {number}", ends)
@@ -245,8 +246,11 @@ class _Layout:
                 "(needs per job)",
                 where="limits.needs",
                 hint="raise ci_needs_size_limit on the server and limits.needs in the settings"
-                + ("; or switch enable-artifacts-buildcache off, so that needs can be joined"
-                   if self._context.artifacts_buildcache else ""),
+                + (
+                    "; or switch enable-artifacts-buildcache off, so that needs can be joined"
+                    if self._context.artifacts_buildcache
+                    else ""
+                ),
             )
         return self._join_down(self.names[key], needs, room)
 
@@ -264,8 +268,11 @@ class _Layout:
         """One job that waits for all of ``needs``."""
         room = self._context.limits.needs - 1 if self._context.limits.needs else len(needs)
         if room < 2 and len(needs) > room:
-            raise LimitError(f"{name} joins {len(needs)} jobs (needs per job)",
-                             where="limits.needs", hint="allow at least 3")
+            raise LimitError(
+                f"{name} joins {len(needs)} jobs (needs per job)",
+                where="limits.needs",
+                hint="allow at least 3",
+            )
         return self._add_join(name, self._join_down(name, needs, room))
 
     def _add_join(self, name: str, needs: tuple[str, ...]) -> str:
@@ -310,14 +317,15 @@ class _Layout:
         for number, group in enumerate(groups, start=1):
             hidden = f".build-{number}"
             _, marked = variables_of[number - 1]
-            image = next((name for name in (hidden, ".build")
-                          if self.hidden.get(name, {}).get("image")), "")
+            image = next(
+                (name for name in (hidden, ".build") if self.hidden.get(name, {}).get("image")), ""
+            )
             plain = all(marked.get(name) == f"\0{name}\0" for name in _TOOLCHAIN_VARIABLES)
             for key in group.members:
                 spec = self._specs[key]
                 own = spec_variables(spec, plan.lock)
                 if plain:
-                    toolchain = self._toolchain(spec, own, toolchains)
+                    toolchain = self._toolchain(own, toolchains)
                     extends: tuple[str, ...] = (toolchain, hidden)
                     variables = {
                         name: own[name] if value == f"\0{name}\0" else fill(value, own)
@@ -340,9 +348,7 @@ class _Layout:
                 )
         self.jobs = [made[key] for key in needs]
 
-    def _toolchain(
-        self, spec: Spec, own: Mapping[str, str], toolchains: dict[object, str]
-    ) -> str:
+    def _toolchain(self, own: Mapping[str, str], toolchains: dict[object, str]) -> str:
         """The hidden job for what specs of one compiler and architecture share."""
         values = tuple([own[name] for name in _TOOLCHAIN_VARIABLES])
         if values not in toolchains:
@@ -362,9 +368,7 @@ def _hoist(bases: Sequence[dict[str, Any]]) -> dict[str, Tree]:
     hidden: dict[str, Tree] = {".build": common}
     for number, base in enumerate(bases, start=1):
         own = {k: v for k, v in base.items() if k not in common}
-        variables = {
-            k: v for k, v in base["variables"].items() if k not in common["variables"]
-        }
+        variables = {k: v for k, v in base["variables"].items() if k not in common["variables"]}
         if variables:
             own["variables"] = variables
         hidden[f".build-{number}"] = {"extends": ".build", **own}
@@ -393,9 +397,7 @@ _TOOLCHAIN_VARIABLES = (
 )
 
 
-def _phases(
-    phases: Sequence[frozenset[str]], needs: Mapping[str, object]
-) -> list[tuple[str, ...]]:
+def _phases(phases: Sequence[frozenset[str]], needs: Mapping[str, object]) -> list[tuple[str, ...]]:
     """The jobs of each phase, the rest last; a job belongs to the first phase that names it."""
     left = dict.fromkeys(needs)
     result = []
@@ -425,8 +427,11 @@ def _names(specs: Sequence[Spec], context: Context) -> dict[str, str]:
             tail = f" /{key}"
             names[key] = name if len(keys) == 1 else name[: max(0, limit - len(tail))] + tail
     if limit < 34:
-        raise LimitError(f"a job name of {limit} characters cannot hold a DAG hash",
-                         where="limits.name", hint="allow at least 34")
+        raise LimitError(
+            f"a job name of {limit} characters cannot hold a DAG hash",
+            where="limits.name",
+            hint="allow at least 34",
+        )
     return names
 
 
@@ -434,8 +439,11 @@ def _build_attributes(group: Group, shared: Tree, context: Context) -> dict[str,
     """The final attributes of a group, its marked variables left out."""
     attributes = dict(group.attributes)
     if not attributes.get("script"):
-        raise StackError("the ci section leaves build jobs without a script",
-                         where="spack.ci.pipeline-gen", hint="a *-job-remove with script:: ?")
+        raise StackError(
+            "the ci section leaves build jobs without a script",
+            where="spack.ci.pipeline-gen",
+            hint="a *-job-remove with script:: ?",
+        )
     attributes["script"] = _build_script(attributes["script"], context)
     for key in ("before_script", "after_script"):
         if key in attributes:
@@ -474,19 +482,23 @@ def _build_script(script: Any, context: Context) -> list[str]:
     lines = [
         line.replace("{env_dir}", context.concrete_environment) for line in unpack_script(script)
     ]
-    for mirror in (
-        "${CI_PROJECT_DIR}/${SPACK_LOCAL_MIRROR_DIR}" if context.artifacts_buildcache else "",
-        "${SPACK_TEMPORARY_MIRROR_URL}" if context.temporary_storage else "",
-    ):
-        if mirror:
-            # `ci rebuild` does not install what some mirror has already: then there is nothing
-            # to pass on, and that is no failure.
-            lines.append(
-                'if spack location --install-dir "/${SPACK_JOB_SPEC_DAG_HASH}" > /dev/null 2>&1; '
-                f'then spack buildcache push --unsigned --only package "{mirror}" '
-                '"/${SPACK_JOB_SPEC_DAG_HASH}"; fi'
-            )
+    if context.artifacts_buildcache:
+        lines.append(_push("${CI_PROJECT_DIR}/${SPACK_LOCAL_MIRROR_DIR}"))
+    if context.temporary_storage:
+        lines.append(_push("${SPACK_TEMPORARY_MIRROR_URL}"))
     return lines
+
+
+def _push(mirror: str) -> str:
+    """A line that hands the binary on, if there is one to hand on.
+
+    ``spack ci rebuild`` does not install what some mirror has already, and that is no failure.
+    """
+    spec = '"/${SPACK_JOB_SPEC_DAG_HASH}"'
+    return (
+        f"if spack location --install-dir {spec} > /dev/null 2>&1; "
+        f'then spack buildcache push --unsigned --only package "{mirror}" {spec}; fi'
+    )
 
 
 def _cdash_name(spec: Spec, plan: Plan, context: Context) -> str:
@@ -503,8 +515,7 @@ def _cdash_name(spec: Spec, plan: Plan, context: Context) -> str:
     if "cdash-build-name" in context.fix:
         compiler = "" if compiler == "none" else compiler.replace("@=", "@")
     return (
-        f"{spec.name}@{spec.version}{compiler} hash={spec.hash} arch={arch} "
-        f"({context.build_group})"
+        f"{spec.name}@{spec.version}{compiler} hash={spec.hash} arch={arch} ({context.build_group})"
     )
 
 
@@ -535,9 +546,7 @@ def _variables(context: Context) -> dict[str, str]:
     return {name: value.replace("\\", "/") for name, value in variables.items()}
 
 
-def _services(
-    attributes: Attributes, context: Context, *, building: bool
-) -> Iterator[ServiceJob]:
+def _services(attributes: Attributes, context: Context, *, building: bool) -> Iterator[ServiceJob]:
     """The jobs around the builds; none where there is nothing to do."""
     copying = context.type is PipelineType.COPY_ONLY
     if copying:
@@ -606,7 +615,9 @@ def _reindex_job(base: Tree, context: Context) -> ServiceJob:
 def _cleanup_job(base: Tree, context: Context) -> ServiceJob:
     """Remove the temporary mirror. Spack 1.1's own line lacks the option that names the URL."""
     script = [
-        line.replace("mirror destroy {mirror_prefix}", "mirror destroy --mirror-url {mirror_prefix}")
+        line.replace(
+            "mirror destroy {mirror_prefix}", "mirror destroy --mirror-url {mirror_prefix}"
+        )
         .replace("{mirror_prefix}/$CI_PIPELINE_ID", '"${SPACK_TEMPORARY_MIRROR_URL}"')
         .replace("{mirror_prefix}", context.temporary_storage)
         for line in unpack_script(base["script"])

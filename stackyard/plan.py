@@ -8,7 +8,8 @@ of the graph so that its parents wait for its children.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol
 
 from stackyard.errors import StackError

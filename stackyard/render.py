@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["block", "quote", "render"]
 
 #: Text that is the same between double quotes in JSON and YAML, escapes or not.
-_PLAIN = re.compile(r'[ !#-\[\]-~]*')
+_PLAIN = re.compile(r"[ !#-\[\]-~]*")
 #: What JSON may leave as it is and YAML must not see (YAML 1.2, 5.1: printable characters).
 _UNPRINTABLE = re.compile("[\x7f-\x84\x86-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
@@ -44,9 +44,7 @@ def block(value: object, indent: int = 0) -> str:
     """
     pad = "\n" + " " * indent
     if isinstance(value, Mapping) and value:
-        return "".join(
-            f"{pad}{_key(key)}:{block(item, indent + 2)}" for key, item in value.items()
-        )
+        return "".join(f"{pad}{_key(key)}:{block(item, indent + 2)}" for key, item in value.items())
     if isinstance(value, (list, tuple)) and value:
         flow = quote(value)
         if len(flow) <= 60 and not any(isinstance(item, (Mapping, list)) for item in value):

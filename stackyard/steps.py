@@ -87,8 +87,11 @@ def read_stack(project: Project, name: str) -> tuple[Stack, Settings]:
         project.root, name or _only_stack(project), project.env, host_facts(), known_fixes=FIXES
     )
     if not _STACK_NAME.fullmatch(stack.name):
-        raise StackError(f"{stack.name!r} cannot be a stack's name", where="stacks/",
-                         hint="letters, digits, dot, dash and underscore: it names jobs and paths")
+        raise StackError(
+            f"{stack.name!r} cannot be a stack's name",
+            where="stacks/",
+            hint="letters, digits, dot, dash and underscore: it names jobs and paths",
+        )
     for warning in stack.warnings:
         console.warn(warning)
     return stack, make_settings(project.settings, stack.overrides)
@@ -123,8 +126,13 @@ def load_work(project: Project, request: Request) -> Work:
     lock = parse_lock(data, project.shown(path))
     roots = _asked_roots(stack, lock, project)
     work = Work(
-        project=project, stack=stack, settings=settings, lock=lock, lock_path=path,
-        lock_bytes=data, roots=roots,
+        project=project,
+        stack=stack,
+        settings=settings,
+        lock=lock,
+        lock_path=path,
+        lock_bytes=data,
+        roots=roots,
     )
     return work._replace(phases=_phases(work))
 
@@ -135,7 +143,9 @@ def _expanded(stack: Stack, project: Project) -> Any:
 
     facts = host_facts()
     return expand(
-        stack.definitions, stack.specs, lambda when: evaluate(when, facts, project.env),
+        stack.definitions,
+        stack.specs,
+        lambda when: evaluate(when, facts, project.env),
         where=stack.where,
     )
 
@@ -226,11 +236,17 @@ def take_inventory(work: Work, request: Request) -> Sequence[Any]:
     from stackyard.edges.inventory import take_inventories  # noqa: PLC0415 - brings the network in
 
     reached = work.lock.closure(work.roots)
-    wanted = [work.lock.specs[key] for key in work.lock.order
-              if key in reached and not work.lock.specs[key].external]
+    wanted = [
+        work.lock.specs[key]
+        for key in work.lock.order
+        if key in reached and not work.lock.specs[key].external
+    ]
     inventories = take_inventories(
-        mirror_places(work, request), wanted, index_only=request.check_index_only,
-        progress=console.note, specs=work.lock.specs,
+        mirror_places(work, request),
+        wanted,
+        index_only=request.check_index_only,
+        progress=console.note,
+        specs=work.lock.specs,
     )
     for inventory in inventories:
         for warning in inventory.warnings:
@@ -239,8 +255,19 @@ def take_inventory(work: Work, request: Request) -> Sequence[Any]:
 
 
 #: Sections whose change the lock shows; a change of any other concerns all jobs.
-_LOCKED_SECTIONS = frozenset({"specs", "definitions", "packages", "concretizer", "compilers",
-                              "toolchains", "develop", "include_concrete", "view"})
+_LOCKED_SECTIONS = frozenset(
+    {
+        "specs",
+        "definitions",
+        "packages",
+        "concretizer",
+        "compilers",
+        "toolchains",
+        "develop",
+        "include_concrete",
+        "view",
+    }
+)
 
 
 def _affected(work: Work, request: Request) -> frozenset[str] | None:
@@ -338,11 +365,16 @@ def _phase(work: Work, matcher: Any, phase: tuple[str, bool]) -> frozenset[str]:
     name, agnostic = phase
     facts, where = host_facts(), f"{work.stack.where}: spack.ci.bootstrap"
     if not any(name in entry for entry in work.stack.definitions):
-        raise StackError(f"there is no definition named {name!r}", where=where,
-                         hint="bootstrap lists names of definitions")
+        raise StackError(
+            f"there is no definition named {name!r}",
+            where=where,
+            hint="bootstrap lists names of definitions",
+        )
     asked = expand(
-        work.stack.definitions, [f"${name}"],
-        lambda when: evaluate(when, facts, work.project.env), where=where,
+        work.stack.definitions,
+        [f"${name}"],
+        lambda when: evaluate(when, facts, work.project.env),
+        where=where,
     )
     patterns = [p.without_direct() if agnostic else p for _, p in asked]
     found = [
@@ -351,8 +383,11 @@ def _phase(work: Work, matcher: Any, phase: tuple[str, bool]) -> frozenset[str]:
         if any(matcher.matches(spec, pattern) for pattern in patterns)
     ]
     if not found:
-        raise StackError(f"the phase {name!r} matches no spec of the lock", where=where,
-                         hint="compare the definition with what was concretized")
+        raise StackError(
+            f"the phase {name!r} matches no spec of the lock",
+            where=where,
+            hint="compare the definition with what was concretized",
+        )
     return work.lock.closure(found)
 
 
@@ -363,9 +398,11 @@ def make_context(
     env, stack, settings = work.project.env, work.stack, work.settings
     target = stack.mirrors.get("buildcache-destination")
     if target is None:
-        raise StackError("there is no mirror named buildcache-destination",
-                         where=f"{stack.where}: spack.mirrors",
-                         hint="the build jobs push to it: add it with its url")
+        raise StackError(
+            "there is no mirror named buildcache-destination",
+            where=f"{stack.where}: spack.mirrors",
+            hint="the build jobs push to it: add it with its url",
+        )
     source = stack.mirrors.get("buildcache-source")
     version, checkout = _spack_pin(work)
     group = str(stack.cdash.get("build-group") or "")
@@ -427,13 +464,14 @@ def _spack_pin(work: Work) -> tuple[str, str]:
     pinned = env.spack_checkout_version or work.settings.spack.checkout_version
     checkout = pinned or lock.spack_commit or (lock.spack_version and f"v{lock.spack_version}")
     if not checkout:
-        raise LockError("the lock does not say which Spack made it", where=f"{lock.where}: spack",
-                        hint="set spack: checkout_version in the settings, or "
-                        "SPACK_CHECKOUT_VERSION in the environment")
+        raise LockError(
+            "the lock does not say which Spack made it",
+            where=f"{lock.where}: spack",
+            hint="set spack: checkout_version in the settings, or "
+            "SPACK_CHECKOUT_VERSION in the environment",
+        )
     if version := env.get("SPACK_VERSION"):
         return version, checkout
     if checkout.startswith("v") and checkout[1:2].isdigit():
         return checkout[1:], checkout
     return f"{lock.spack_version} ({checkout})".strip(), checkout
-
-

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from invoke import Context, Exit, task
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 from stackyard.errors import StackyardError, StaleError
 
@@ -96,12 +98,22 @@ def generate(  # noqa: PLR0913
     """Render .gitlab-ci.yml for all stacks, or with --stack the pipeline of its packages."""
     flow = _flow()
     request = flow.Request(
-        stack=stack, no_prune=no_prune, check_index_only=check_index_only,
-        prune_unaffected=prune_unaffected, since=since, packages=packages, lock=lock,
+        stack=stack,
+        no_prune=no_prune,
+        check_index_only=check_index_only,
+        prune_unaffected=prune_unaffected,
+        since=since,
+        packages=packages,
+        lock=lock,
         mirrors=tuple(mirror or ()),
     )
-    flow.generate(request, output=output, artifacts_root=artifacts_root, check=check,
-                  forward=tuple(forward_variable or ()))
+    flow.generate(
+        request,
+        output=output,
+        artifacts_root=artifacts_root,
+        check=check,
+        forward=tuple(forward_variable or ()),
+    )
 
 
 @_told(
@@ -129,8 +141,13 @@ def plan(  # noqa: PLR0913
     """Show what would be built, what is reused from where, and why."""
     flow = _flow()
     request = flow.Request(
-        stack=stack, no_prune=no_prune, check_index_only=check_index_only,
-        prune_unaffected=prune_unaffected, since=since, packages=packages, lock=lock,
+        stack=stack,
+        no_prune=no_prune,
+        check_index_only=check_index_only,
+        prune_unaffected=prune_unaffected,
+        since=since,
+        packages=packages,
+        lock=lock,
         mirrors=tuple(mirror or ()),
     )
     flow.plan(request, as_json=json, html=html)
@@ -138,7 +155,11 @@ def plan(  # noqa: PLR0913
 
 @_told(
     iterable=["mirror"],
-    help={**_PRUNING, "stack": _STACK, "output": "file to write: .svg or .html (default graph.html)"},
+    help={
+        **_PRUNING,
+        "stack": _STACK,
+        "output": "file to write: .svg or .html (default graph.html)",
+    },
 )
 def graph(  # noqa: PLR0913
     _: Context,
@@ -155,8 +176,13 @@ def graph(  # noqa: PLR0913
     """Draw the plan as a picture, a level of the DAG beside the other."""
     flow = _flow()
     request = flow.Request(
-        stack=stack, no_prune=no_prune, check_index_only=check_index_only,
-        prune_unaffected=prune_unaffected, since=since, packages=packages, lock=lock,
+        stack=stack,
+        no_prune=no_prune,
+        check_index_only=check_index_only,
+        prune_unaffected=prune_unaffected,
+        since=since,
+        packages=packages,
+        lock=lock,
         mirrors=tuple(mirror or ()),
     )
     flow.graph(request, output=output)
@@ -172,7 +198,7 @@ def graph(  # noqa: PLR0913
         "json": "print the result as JSON",
     },
 )
-def lock_(  # noqa: PLR0913
+def lock_(
     _: Context,
     stack: str = "",
     check: bool = False,

@@ -196,11 +196,6 @@ def _range(lo: str, hi: str) -> Range:
     return Range(start, end, lo, hi)
 
 
-#: Every version; what a spec without ``@`` has.
-ANY_RANGE = Range(_LOWEST, ((((2, len(_ENDLESS) + 1, ""),)), (_FINAL,)), "", "")
-ANY = Versions((ANY_RANGE,))
-
-
 def _successor(key: Key) -> Key:
     """The first key that is beyond the whole family of a version: 1.3 after 1.2."""
     release, stage = key
@@ -222,6 +217,11 @@ def _next_word(word: str) -> str:
             word = word[:-1] + ("a" if word[-1] == "Z" else chr(ord(word[-1]) + 1))
         if word not in _ENDLESS:
             return word
+
+
+ANY_RANGE = _range("", "")
+#: Every version: what a spec without ``@`` has.
+ANY = Versions((ANY_RANGE,))
 
 
 def _inside(one: Item, item: Item) -> bool:

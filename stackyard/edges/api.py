@@ -18,7 +18,10 @@ __all__ = ["ask_json"]
 
 _LARGEST = 1_000_000
 _ANSWERS: Mapping[int, type[StoreError]] = {
-    401: DeniedError, 403: DeniedError, 404: NotFoundError, 410: NotFoundError
+    401: DeniedError,
+    403: DeniedError,
+    404: NotFoundError,
+    410: NotFoundError,
 }
 
 

@@ -34,5 +34,3 @@ def create_build_group(cdash: Mapping[str, Any], token: str) -> None:
     )
     if not isinstance(answer, dict) or not answer.get("id"):
         raise CorruptError("CDash's answer names no build group", where=url)
-
-

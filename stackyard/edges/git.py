@@ -15,14 +15,18 @@ def top(folder: Path) -> Path:
     """The repository's root. Raises ConfigError outside of one."""
     output = _git(folder, "rev-parse", "--show-toplevel")
     if output.code:
-        raise ConfigError(f"{folder} is in no git repository", where="--since",
-                          hint="changes are measured in git; leave --prune-unaffected away")
+        raise ConfigError(
+            f"{folder} is in no git repository",
+            where="--since",
+            hint="changes are measured in git; leave --prune-unaffected away",
+        )
     return Path(os.fsdecode(output.stdout.rstrip(b"\n")))
 
 
 def _commit(repository: Path, revision: str) -> str:
-    output = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options",
-                  f"{revision}^{{commit}}")
+    output = _git(
+        repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+    )
     if output.code:
         raise ConfigError(
             f"git knows no revision {revision!r}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -36,14 +37,14 @@ LABEL_PX = 7.25  # a character of 12 px in a monospaced font, which are much ali
 SMALL_PX = 6.1
 
 STYLE = """
-:root{--sy-paper:#fbfaf8;--sy-band:#f4f2ee;--sy-ink:#1f2733;--sy-soft:#5b6472;--sy-edge:#a3acb9;
+:root{--sy-paper:#fbfaf8;--sy-band:#f4f2ee;--sy-ink:#1f2733;--sy-soft:#5b6472;--sy-edge:#8a94a3;
 --sy-chain:#b84a06;--sy-chain-fill:#fdeee2;--sy-chain-ink:#6f2d05;
 --sy-build:#2c62ad;--sy-build-fill:#e6effc;--sy-build-ink:#173b70;
 --sy-reuse:#5b8f69;--sy-reuse-fill:#eff7f0;--sy-reuse-ink:#2f5a3b;
 --sy-external:#99804b;--sy-external-fill:#faf5e9;--sy-external-ink:#66532a;
---sy-unaffected:#8b8f99;--sy-unaffected-fill:#f3f3f5;--sy-unaffected-ink:#555a65}
+--sy-unaffected:#8b8f99;--sy-unaffected-fill:#f3f3f5;--sy-unaffected-ink:#4b505a}
 @media (prefers-color-scheme:dark){:root{--sy-paper:#14181f;--sy-band:#191e26;--sy-ink:#e7eaf0;
---sy-soft:#a0a9b8;--sy-edge:#566072;--sy-chain:#f2924a;--sy-chain-fill:#3a2414;--sy-chain-ink:#ffd3b0;
+--sy-soft:#a0a9b8;--sy-edge:#66718a;--sy-chain:#f2924a;--sy-chain-fill:#3a2414;--sy-chain-ink:#ffd3b0;
 --sy-build:#6ea3ef;--sy-build-fill:#1b2c47;--sy-build-ink:#d3e4ff;
 --sy-reuse:#4f7659;--sy-reuse-fill:#171f1b;--sy-reuse-ink:#9dbfa5;
 --sy-external:#9c8550;--sy-external-fill:#272214;--sy-external-ink:#d8c593;
@@ -110,9 +111,11 @@ def picture(values: Mapping[str, Any], plan: Plan, title: str, *, framed: bool =
     index = {row["hash"]: number for number, row in enumerate(specs)}
     drawing = _Drawing(layout, index, MARGIN + GUTTER + (room - GUTTER - layout.width) / 2, top)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="sy-graph" viewBox="0 0 {_n(width)} '
-        f'{_n(height)}" width="{_n(width)}" height="{_n(height)}" role="img" '
-        f'aria-label="{text(title)}">',
+        (
+            '<svg xmlns="http://www.w3.org/2000/svg" class="sy-graph" role="img" '
+            f'aria-label="{text(title)}" viewBox="0 0 {_n(width)} {_n(height)}" '
+            f'width="{_n(width)}" height="{_n(height)}">'
+        ),
         f"<title>{text(title)}</title>" if framed else "",
         f"<style>{STYLE}</style>",
         f'<rect class="sy-paper" width="{_n(width)}" height="{_n(height)}"/>',
@@ -173,10 +176,10 @@ def _legend(values: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
         entries.append(("build sy-chain", f"longest chain: {len(values['chain'])} jobs"))
     drawn = []
     for kind, label in entries:
-        action = kind.split()[0]
+        shape = kind.split()[0]
         body = (
             f'<g class="sy-n sy-{kind}" transform="translate(0,-13)">'
-            f"{_shape(action, 26, 18)}{_glyph(action, 13, 9)}</g>"
+            f"{_shape(shape, 26, 18)}{_glyph(shape, 13, 9)}</g>"
             f'<text class="sy-note" x="34" y="0">{label}</text>'
         )
         drawn.append((body, 34 + len(label) * 7.4 + 22))
@@ -217,7 +220,7 @@ class _Drawing:
 
     def edges(self, chain: Sequence[str]) -> Iterable[str]:
         """The longest chain last, over all others."""
-        links = set(zip(chain, chain[1:], strict=False))
+        links = set(pairwise(chain))
         yield '<g class="sy-edges">'
         for strong in (False, True):
             for edge in self._layout.edges:

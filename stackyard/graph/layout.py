@@ -181,7 +181,7 @@ class _Net:
     def add_lanes(self, rows: list[list[int]]) -> None:
         """Break each edge that passes over rows into steps from row to row."""
         row_of = {vertex: number for number, row in enumerate(rows) for vertex in row}
-        last = {}
+        last: dict[int, int] = {}  # need → the last row that its lanes reach
         for job, needs in enumerate(self.needs):
             for need in needs:
                 last[need] = max(last.get(need, 0), row_of[job] - 1)

@@ -79,8 +79,8 @@
       ["y", stage.clientHeight, whole.height],
     ]) {
       const shown = size / view.scale;
-      if (shown >= extent) view[axis] = (extent - shown) / 2;
-      else view[axis] = Math.min(extent - shown * 0.5, Math.max(-shown * 0.5, view[axis]));
+      const inside = 0.3 * Math.min(shown, extent);
+      view[axis] = Math.min(extent - inside, Math.max(inside - shown, view[axis]));
     }
   }
 
@@ -124,7 +124,7 @@
     const first = plan.chain.length ? boxes[plan.chain[0]] : null;
     const middle = first ? first.x + first.width / 2 : whole.width / 2;
     const shown = stage.clientWidth / view.scale;
-    view.x = Math.max(0, Math.min(whole.width - shown, middle - shown / 2));
+    view.x = middle < shown * 0.85 ? 0 : Math.min(whole.width - shown, middle - shown / 2);
     view.y = first && first.y > (stage.clientHeight / view.scale) * 0.6 ? first.y - 60 : 0;
     redraw();
   }
@@ -473,7 +473,12 @@
     refresh();
   }
 
-  search.addEventListener("input", refresh);
+  let waiting = 0;
+  search.addEventListener("input", () => {
+    clearTimeout(waiting);
+    if (huge) waiting = setTimeout(refresh, 150);
+    else refresh();
+  });
   search.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && hits.length) {
       turn = (turn + (event.shiftKey ? hits.length - 1 : 1)) % hits.length;

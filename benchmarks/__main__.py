@@ -1,0 +1,219 @@
+"""Run the benchmarks: ``python -m benchmarks [--spack DIR] [--json] [--only TEXT]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.lookups import measure_lookups
+from benchmarks.synthetic import make_lock, make_manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_FLOOR = """
+import invoke, jinja2, json, sys, yaml
+with open(sys.argv[1], "rb") as file:
+    json.loads(file.read())
+with open(sys.argv[2], "wb") as file:
+    file.write(b"x" * int(sys.argv[3]))
+"""
+
+_CI = """  ci:
+    pipeline-gen:
+    - any-job:
+        image: {name: "registry.example.com/builder:1", entrypoint: [""]}
+        before_script:
+        - - . /opt/spack/share/spack/setup-env.sh
+          - spack --version
+        tags: [spack]
+    - build-job:
+        variables: {CI_JOB_SIZE: default}
+    - submapping:
+      - match: [package-17, package-99, gcc, llvm]
+        build-job: {tags: [large], variables: {CI_JOB_SIZE: large}}
+"""
+
+
+class Cost(NamedTuple):
+    """Seconds of CPU and MiB of memory at the peak, of one process."""
+
+    cpu_s: float
+    peak_mib: float
+
+
+class Result(NamedTuple):
+    name: str
+    ours: str
+    peer: str
+    ratio: float
+    target: str
+
+
+def cost(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, runs: int = 5
+) -> Cost:
+    """The median of ``runs`` runs; raises if one fails."""
+    costs = [_one(argv, cwd, env) for _ in range(runs)]
+    return Cost(
+        statistics.median(one.cpu_s for one in costs),
+        statistics.median(one.peak_mib for one in costs),
+    )
+
+
+def _one(argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None) -> Cost:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace"))
+            message = f"{argv} ended with {process.returncode}"
+            raise SystemExit(message)
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def _tool(name: str) -> str:
+    """A program of this virtual environment."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.is_file() else str(shutil.which(name) or name)
+
+
+def bench_list(_: argparse.Namespace) -> list[Result]:
+    version = cost([_tool("invoke"), "--version"], cwd=ROOT, runs=15)
+    listing = cost([_tool("invoke"), "--list"], cwd=ROOT, runs=15)
+    return [_result("list", listing, version, "at most 1.6")]
+
+
+def bench_tutorial(arguments: argparse.Namespace) -> list[Result]:
+    with tempfile.TemporaryDirectory() as folder:
+        project = _project(Path(folder), "tutorial")
+        shutil.copytree(ROOT / "stacks" / "tutorial", project / "stacks" / "tutorial")
+        results = [_against_floor(project, "tutorial", "at most 2, aim 1.5", runs=11)]
+        if arguments.spack:
+            results.append(_against_spack(project, Path(arguments.spack)))
+        return results
+
+
+def bench_synthetic(_: argparse.Namespace) -> list[Result]:
+    results = []
+    for count in (5_000, 20_000):
+        with tempfile.TemporaryDirectory() as folder:
+            project = _project(Path(folder), str(count))
+            lock = make_lock(count)
+            stack = project / "stacks" / str(count)
+            stack.mkdir(parents=True)
+            (stack / "spack.lock").write_bytes(lock)
+            (stack / "spack.yaml").write_text(make_manifest(lock, _CI))
+            results.append(_against_floor(project, str(count), "at most 3", runs=3))
+    return results
+
+
+def bench_lookups(_: argparse.Namespace) -> list[Result]:
+    parallel, serial, requests = measure_lookups()
+    return [
+        Result(
+            f"look-ups ({requests} requests)",
+            f"{parallel:.2f} s",
+            f"{serial:.2f} s",
+            parallel / serial,
+            "one round trip each, at once",
+        )
+    ]
+
+
+def _project(folder: Path, _: str) -> Path:
+    (folder / "invoke.yaml").write_text("stackyard: {limits: {artifact_bytes: 0}}\n")
+    return folder
+
+
+def _against_floor(project: Path, stack: str, target: str, *, runs: int) -> Result:
+    ours = cost(
+        [_tool("stackyard"), "generate", "--stack", stack, "--no-prune"], cwd=project, runs=runs
+    )
+    lock = project / "stacks" / stack / "spack.lock"
+    size = (project / "jobs_scratch_dir" / "pipeline.yml").stat().st_size
+    floor = cost(
+        [sys.executable, "-c", _FLOOR, str(lock), str(project / "floor"), str(size)],
+        cwd=project,
+        runs=runs,
+    )
+    room = 60 + 10 * lock.stat().st_size / 2**20
+    return _result(f"generate {stack}", ours, floor, f"{target}; memory at most {room:.0f} MiB")
+
+
+def _against_spack(project: Path, spack: Path) -> Result:
+    """Both make the same pipeline from the same lock; Spack needs a configured checkout."""
+    environment = project / "environment"
+    shutil.copytree(project / "stacks" / "tutorial", environment)
+    theirs = cost(
+        [str(spack / "bin" / "spack"), "-e", str(environment), "ci", "generate",
+         "--no-prune-dag", "--output-file", str(project / "spack.yml")],
+        cwd=project,
+        env={"CI_PROJECT_DIR": str(project)},
+        runs=3,
+    )  # fmt: skip
+    ours = cost(
+        [_tool("stackyard"), "generate", "--stack", "tutorial", "--no-prune"], cwd=project, runs=5
+    )
+    return _result("spack tutorial", ours, theirs, "at most 0.125")
+
+
+def _result(name: str, ours: Cost, peer: Cost, target: str) -> Result:
+    return Result(name, _shown(ours), _shown(peer), ours.cpu_s / peer.cpu_s, target)
+
+
+def _shown(one: Cost) -> str:
+    return f"{one.cpu_s:.3f} s, {one.peak_mib:.0f} MiB"
+
+
+BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], list[Result]]] = {
+    "list": bench_list,
+    "tutorial": bench_tutorial,
+    "synthetic": bench_synthetic,
+    "look-ups": bench_lookups,
+}
+
+
+def main() -> None:
+    """Run all benchmarks, or those whose name contains ``--only``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spack", default="")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    results = [
+        result
+        for name, run in BENCHMARKS.items()
+        if arguments.only in name
+        for result in run(arguments)
+    ]
+    if arguments.json:
+        print(json.dumps([result._asdict() for result in results], indent=2))
+        return
+    print("| benchmark | ours | peer | ratio | target |\n|---|---|---|---|---|")
+    for result in results:
+        print(
+            f"| {result.name} | {result.ours} | {result.peer} | {result.ratio:.2f} "
+            f"| {result.target} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
