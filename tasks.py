@@ -1,7 +1,11 @@
 """Invoke's way into a clone: hands on the tasks of the package."""
 
+from pathlib import Path
+
 from invoke.collection import Collection
 
 from stackyard import tasks
+from stackyard.main import check_config
 
+check_config(str(Path(__file__).parent))
 namespace = Collection.from_module(tasks)

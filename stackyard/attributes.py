@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from stackyard.errors import StackError
-from stackyard.lock import LANGUAGES, Lock, Spec
+from stackyard.lock import Lock, Spec
 from stackyard.merge import loaded_values, merge_yaml, remove_yaml
 from stackyard.spec import Matcher, Pattern, format_variants, parse_pattern
 
@@ -241,7 +241,7 @@ class _Rules:
         self._tests = [self._test(item["match"]) for item in self._items]
 
     def _test(self, texts: Sequence[str]) -> tuple[frozenset[str], tuple[Pattern, ...]]:
-        patterns = [parse_pattern(text, f"match: {text}") for text in texts]
+        patterns = _patterns(texts, self._fix)
         names = {spec.name for spec in self._lock.specs.values()}
         plain = {p.only_name for p in patterns if p.only_name in names}
         return frozenset(n for n in plain if n), tuple(
@@ -338,21 +338,17 @@ def compiler_of(spec: Spec, lock: Lock) -> tuple[str, str]:
     """Name and version of the compiler: the first of C, C++ and Fortran; ``none`` without one."""
     if spec.format < 5:
         return spec.legacy_compiler or ("none", "none")
-    if key := compiler_hash(spec):
+    if key := spec.compiler:
         compiler = lock.specs[key]
         return compiler.name, compiler.version
     return "none", "none"
 
 
-def compiler_hash(spec: Spec) -> str:
-    """DAG hash of the node that ``compiler_of`` names; empty for none or an old specfile."""
-    found: dict[str, str] = {}
-    for entry in spec.node.get("dependencies", ()):
-        virtuals = entry["parameters"]["virtuals"] if "parameters" in entry else ()
-        for virtual in virtuals:
-            if virtual in LANGUAGES:
-                found.setdefault(virtual, entry["hash"])
-    return next((found[language] for language in LANGUAGES if language in found), "")
+def _patterns(texts: Sequence[str], fix: frozenset[str]) -> list[Pattern]:
+    patterns = [parse_pattern(text, f"match: {text}") for text in texts]
+    if "arch-wildcard" in fix:
+        return [pattern.without_wildcards() for pattern in patterns]
+    return patterns
 
 
 def unpack_script(script: Any) -> list[str]:
@@ -378,7 +374,7 @@ def match_warnings(ci: Tree, lock: Lock, *, fix: frozenset[str] = frozenset()) -
             where = f"ci.pipeline-gen[{number}].submapping"
             items = [_plain_keys(item) for item in entry["submapping"]]
             held = [
-                _held_by(item["match"], lock, matcher, f"{where}[{i}]", warnings)
+                _held_by(item["match"], lock, matcher, f"{where}[{i}]", warnings, fix)
                 for i, item in enumerate(items)
             ]
             if entry.get("match_behavior", "first") == "first" and "first-match" not in fix:
@@ -386,13 +382,17 @@ def match_warnings(ci: Tree, lock: Lock, *, fix: frozenset[str] = frozenset()) -
     return tuple(dict.fromkeys(warnings))
 
 
-def _held_by(
-    texts: Sequence[str], lock: Lock, matcher: Matcher, where: str, warnings: list[str]
+def _held_by(  # noqa: PLR0913, PLR0917 - one loop body, given a name
+    texts: Sequence[str],
+    lock: Lock,
+    matcher: Matcher,
+    where: str,
+    warnings: list[str],
+    fix: frozenset[str],
 ) -> frozenset[str]:
     """Hashes of the specs with jobs that an item holds for; adds what is odd to ``warnings``."""
     held: set[str] = set()
-    for text in texts:
-        pattern = parse_pattern(text, f"match: {text}")
+    for text, pattern in zip(texts, _patterns(texts, fix), strict=True):
         found = [spec for spec in lock.specs.values() if matcher.matches(spec, pattern)]
         jobs = {spec.hash for spec in found if not spec.external}
         if not found:

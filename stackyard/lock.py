@@ -95,6 +95,16 @@ class Spec(NamedTuple):
         return tuple(_dependency(entry) for entry in self.node.get("dependencies", ()))
 
     @property
+    def compiler(self) -> str:
+        """DAG hash of the dependency that gives C, else C++, else Fortran; empty without one."""
+        found: dict[str, str] = {}
+        for entry in self.node.get("dependencies", ()):
+            for virtual in entry["parameters"]["virtuals"] if "parameters" in entry else ():
+                if virtual in LANGUAGES:
+                    found.setdefault(virtual, entry["hash"])
+        return next((found[language] for language in LANGUAGES if language in found), "")
+
+    @property
     def build_spec(self) -> str:
         """DAG hash of the spec that this one was spliced from; empty if it was not spliced."""
         entry = self.node.get("build_spec")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stackyard.errors import CorruptError, StoreError
-from stackyard.lock import LANGUAGES, Spec
+from stackyard.lock import Spec
 
 __all__ = [
     "INDEX_MANIFEST",
@@ -159,13 +159,10 @@ def compiler_of(spec: Spec, specs: Mapping[str, Spec]) -> tuple[str, str] | None
     """
     if legacy := spec.legacy_compiler:
         return legacy
-    edges = spec.dependencies
-    for language in LANGUAGES:
-        for edge in edges:
-            if language in edge.virtuals:
-                node = specs.get(edge.hash)
-                return (node.name, node.version) if node else None
-    return ("none", "none")
+    if not spec.compiler:
+        return ("none", "none")
+    node = specs.get(spec.compiler)
+    return (node.name, node.version) if node else None
 
 
 def v2_spec_key(spec: Spec, compiler: tuple[str, str], *, signed: bool) -> str:

@@ -128,6 +128,15 @@ class Pattern:
         object.__setattr__(self, "only_name", self.name if self.name and not asks else None)
         object.__setattr__(self, "is_any", not self.name and not asks)
 
+    def without_wildcards(self) -> Pattern:
+        """Without ``platform=*`` and ``os=*``, which ask nothing but end Spack's test there."""
+        return replace(
+            self,
+            platform="" if self.platform == "*" else self.platform,
+            os="" if self.os == "*" else self.os,
+            edges=tuple(replace(edge, node=edge.node.without_wildcards()) for edge in self.edges),
+        )
+
     def without_direct(self) -> Pattern:
         """The same without its ``%`` dependencies, as a compiler-agnostic match needs it."""
         return replace(self, edges=tuple(edge for edge in self.edges if not edge.direct))

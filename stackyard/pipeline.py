@@ -17,7 +17,6 @@ from stackyard.attributes import (
     RESERVED_TAGS,
     Attributes,
     Group,
-    compiler_hash,
     fill,
     spec_variables,
     unpack_script,
@@ -507,7 +506,7 @@ def _cdash_name(spec: Spec, plan: Plan, context: Context) -> str:
     compiler = "none"
     if spec.format < 5 and spec.legacy_compiler:
         compiler = "%{}@={}".format(*spec.legacy_compiler)
-    elif key := compiler_hash(spec):
+    elif key := spec.compiler:
         node = plan.lock.specs[key]
         compiler = f"%{node.name}@{node.version}"
         if "cdash-build-name" not in context.fix:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import socket
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from stackyard import main
 from stackyard.lock import Lock, parse_lock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,3 +55,116 @@ def small_lock() -> Lock:
 def tutorial_lock() -> Lock:
     path = ROOT / "stacks" / "tutorial" / "spack.lock"
     return parse_lock(path.read_bytes(), "tutorial/spack.lock")
+
+
+#: Variables that say what a run does; a test sets those that it is about.
+_TELLING = re.compile(r"SPACK_.*|CI|CI_.*|GITLAB.*|GITHUB.*|AWS_.*|CDASH_.*|INVOKE_.*|MY_.*")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine that runs the tests may be a CI job itself."""
+    for name in filter(_TELLING.fullmatch, list(os.environ)):
+        monkeypatch.delenv(name)
+
+
+class Answer(NamedTuple):
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Stackyard = Callable[..., Answer]
+
+
+@pytest.fixture
+def stackyard(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stackyard:
+    """Run the real ``stackyard`` command in this process; an exception that gets out is a failure."""
+
+    def run(*arguments: str, code: int | None = 0) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["stackyard", *arguments])
+        capsys.readouterr()
+        try:
+            main.main()
+            ended = 0
+        except SystemExit as end:
+            ended = end.code if isinstance(end.code, int) else int(end.code is not None)
+        answer = Answer(ended, *capsys.readouterr())
+        assert "Traceback" not in answer.err
+        assert code is None or ended == code, answer.err
+        return answer
+
+    return run
+
+
+CI_SECTION = {
+    "target": "gitlab",
+    "pipeline-gen": [{"any-job": {"tags": ["spack"], "image": "builder:1"}}],
+}
+
+
+class Project:
+    """A folder with stacks, made by a test."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "stacks").mkdir()
+
+    def write(self, name: str, content: str | bytes | dict[str, Any]) -> Path:
+        """A file; mappings as JSON, which is YAML as well."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, dict):
+            content = json.dumps(content)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def stack(
+        self,
+        lock: bytes | dict[str, Any],
+        *,
+        name: str = "demo",
+        specs: Sequence[Any] | None = None,
+        ci: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        mirror: str = "s3://example-binaries/demo",
+        **sections: Any,
+    ) -> Path:
+        """A stack whose manifest asks for the lock's roots, if nothing else is said."""
+        document = json.loads(lock) if isinstance(lock, bytes) else lock
+        roots = [root["spec"] for root in document["roots"]]
+        manifest = {
+            "specs": roots if specs is None else list(specs),
+            "mirrors": {"buildcache-destination": {"url": mirror, "signed": False}},
+            "ci": CI_SECTION if ci is None else ci,
+            **sections,
+        }
+        folder = self.root / "stacks" / name
+        self.write(f"stacks/{name}/spack.yaml", {"spack": manifest})
+        self.write(f"stacks/{name}/spack.lock", lock)
+        if settings:
+            self.write(f"stacks/{name}/stack.yaml", settings)
+        return folder
+
+    def files(self) -> dict[str, bytes]:
+        """All files and their contents, by their path in the project."""
+        return {
+            path.relative_to(self.root).as_posix(): path.read_bytes()
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file() and ".git" not in path.parts
+        }
+
+    @property
+    def child(self) -> Path:
+        return self.root / "jobs_scratch_dir" / "pipeline.yml"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project, which is the current folder."""
+    root = tmp_path / "project"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    return Project(root)

@@ -161,7 +161,7 @@ def test_environment_types() -> None:
     assert env.prune_untouched_dependent_depth == 2
     assert env.cdash_token == "old"  # noqa: S105
     assert env.ci_stack_name is None
-    assert env.spack_ref == ""
+    assert env.ci_job_name == ""
     with pytest.raises(ConfigError, match="whole number"):
         _ = Environment(
             {"SPACK_PRUNE_UNTOUCHED_DEPENDENT_DEPTH": "x"}

@@ -144,36 +144,8 @@ class Environment(Mapping[str, str]):
 
     # Where Spack and the binaries are.
     @property
-    def spack_repo(self) -> str:
-        return self.get("SPACK_REPO", "")
-
-    @property
-    def spack_ref(self) -> str:
-        return self.get("SPACK_REF", "")
-
-    @property
     def spack_checkout_version(self) -> str:
         return self.get("SPACK_CHECKOUT_VERSION", "")
-
-    @property
-    def remote_buildcache_url(self) -> str:
-        return self.get("REMOTE_BUILDCACHE_URL", "")
-
-    @property
-    def s3_endpoint_url(self) -> str:
-        return self.get("S3_ENDPOINT_URL", "")
-
-    @property
-    def aws_profile(self) -> str:
-        return self.get("AWS_PROFILE", "")
-
-    @property
-    def aws_access_key_id(self) -> str:
-        return self.get("AWS_ACCESS_KEY_ID", "")
-
-    @property
-    def aws_secret_access_key(self) -> str:
-        return self.get("AWS_SECRET_ACCESS_KEY", "")
 
     # What ``spack ci generate`` reads.
     @property
@@ -208,10 +180,6 @@ class Environment(Mapping[str, str]):
     def skip_dynamic_mapping(self) -> str:
         return self.get("SPACK_CI_SKIP_DYNAMIC_MAPPING", "")
 
-    @property
-    def signing_key(self) -> str:
-        return self.get("SPACK_SIGNING_KEY", "")
-
     # Services.
     @property
     def cdash_token(self) -> str:
@@ -220,18 +188,6 @@ class Environment(Mapping[str, str]):
     @property
     def cdash_build_stamp(self) -> str:
         return self.get("SPACK_CDASH_BUILD_STAMP", "")
-
-    @property
-    def github_token(self) -> str:
-        return self.get("GITHUB_TOKEN", "")
-
-    @property
-    def github_status_context(self) -> str:
-        return self.get("GITHUB_STATUS_CONTEXT", "")
-
-    @property
-    def gitlab_token(self) -> str:
-        return self.get("GITLAB_TOKEN", "")
 
     # The job we run in.
     @property
@@ -245,7 +201,3 @@ class Environment(Mapping[str, str]):
     @property
     def ci_pipeline_id(self) -> str:
         return self.get("CI_PIPELINE_ID", "")
-
-    @property
-    def ci_runner_description(self) -> str:
-        return self.get("CI_RUNNER_DESCRIPTION", "")

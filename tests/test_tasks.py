@@ -1,0 +1,363 @@
+"""Every task through the real command line: what it says, where, and with which exit code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Answer, Project, Stackyard
+from invoke.collection import Collection
+from invoke.tasks import Task
+from locks import document
+
+from stackyard import __version__, flow, tasks
+
+COLLECTION = Collection.from_module(tasks)
+NAMES = sorted(COLLECTION.task_names)
+
+CHAIN = document({"app": ["lib"], "lib": ["base"], "base": []})
+
+
+def invoke(*arguments: str, cwd: Path, **env: str) -> Answer:
+    """Run the real ``invoke`` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def body(name: str) -> Callable[..., None]:
+    """The function that a task was made of."""
+    task: Task[Any] = COLLECTION[name]
+    return inspect.unwrap(task.body)
+
+
+@pytest.fixture
+def demo(project: Project) -> Project:
+    """A project with one stack whose three specs wait for each other."""
+    project.write("invoke.yaml", "stackyard: {}\n")
+    project.stack(CHAIN)
+    return project
+
+
+def test_the_tasks() -> None:
+    expected = "bench doctor format generate graph lint lock plan test".split()  # noqa: SIM905
+    assert expected == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_task_is_explained(name: str) -> None:
+    function = body(name)
+    summary = (function.__doc__ or "").strip().splitlines()[0]
+    assert summary.endswith(".")
+    assert len(summary) <= 100
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    assert [p.name for p in parameters if p.default is inspect.Parameter.empty] == []
+    task: Task[Any] = COLLECTION[name]
+    helped = {argument.name: argument.help for argument in task.get_arguments()}
+    assert set(helped) == {p.name for p in parameters}
+    assert [name for name, text in helped.items() if not text] == []
+    assert list(task.positional) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_never_runs_the_task(
+    name: str, stackyard: Stackyard, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_flow", lambda: pytest.fail("the task ran"))
+    options = [argument.name for argument in COLLECTION[name].get_arguments()]
+    for arguments in ([name, "--help"], ["--help", name], [name, "-h"]):
+        answer = stackyard(*arguments)
+        assert answer.err == ""
+        assert answer.out.startswith(f"Usage: stackyard [--core-opts] {name} ")
+        for option in options:
+            assert f"--{option.replace('_', '-')}" in answer.out
+    for option in options:
+        assert stackyard(name, f"--{option.replace('_', '-')}", "--help", code=None).code in (0, 1)
+    assert project.files() == {}
+
+
+def test_list_and_version(stackyard: Stackyard) -> None:
+    assert stackyard("--version").out == f"Stackyard {__version__}\n"
+    lines = [line.split()[0] for line in stackyard("--list").out.splitlines() if line[:2] == "  "]
+    assert lines == NAMES
+    listed = invoke("--list", cwd=ROOT)
+    assert (listed.code, listed.err) == (0, "")
+    assert [ln.split()[0] for ln in listed.out.splitlines() if ln[:2] == "  "] == NAMES
+
+
+def test_every_task_calls_one_function_of_flow() -> None:
+    for name in NAMES:
+        called = [part for part in body(name).__code__.co_names if hasattr(flow, part)]
+        assert [part for part in called if part != "Request"] != []
+
+
+HEAVY = ("yaml", "jinja2", "archspec", "http.client", "stackyard.flow", "ssl", "email", "asyncio")
+
+
+@pytest.mark.parametrize("module", ["stackyard.tasks", "stackyard.main"])
+def test_imports_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, invoke.program; before = set(sys.modules)\n" + code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
+# -- exit codes -----------------------------------------------------------------------------
+
+
+def refused(stackyard: Stackyard, project: Project, code: int, *arguments: str) -> str:
+    """What a run that fails says: on stderr alone, as the documented error, nothing written."""
+    before = project.files()
+    answer = stackyard(*arguments, code=code)
+    assert answer.out == ""
+    lines = answer.err.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] != []
+    assert project.files() == before
+    return answer.err
+
+
+def error(text: str) -> str:
+    """The error alone, without warnings and progress before it."""
+    return text[text.index("error: ") :]
+
+
+def test_no_project(stackyard: Stackyard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["generate"], ["plan"], ["doctor"], ["lock", "--check"], ["graph"]):
+        answer = stackyard(*arguments, code=2)
+        assert answer.out == ""
+        assert answer.err == (
+            f"error: {tmp_path}: no invoke.yaml and no folder stacks/ here or above\n"
+            "  hint: go into a project, or make one: invoke init\n"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_stack(stackyard: Stackyard, demo: Project) -> None:
+    for task in ("generate", "plan", "graph"):
+        text = refused(stackyard, demo, 2, task, "--stack", "dmeo")
+        assert text == "error: unknown stack 'dmeo'\n  hint: did you mean 'demo'?\n"
+
+
+def test_which_stack(stackyard: Stackyard, demo: Project) -> None:
+    demo.stack(CHAIN, name="other")
+    text = refused(stackyard, demo, 2, "plan")
+    assert text == "error: --stack: which stack? there are: demo, other\n  hint: name one\n"
+
+
+def test_output_without_stack(stackyard: Stackyard, demo: Project) -> None:
+    text = refused(stackyard, demo, 2, "generate", "--output", "x.yml")
+    assert text == (
+        "error: --output: the parent pipeline has its place: .gitlab-ci.yml\n"
+        "  hint: name a stack as well: --stack NAME\n"
+    )
+
+
+SETTINGS = [
+    ("unknown key", "stackyard: {limit: {}}", "invoke.yaml: stackyard.limit: unknown key"),
+    ("wrong type", "stackyard: {limits: {needs: many}}", "invoke.yaml: stackyard.limits.needs: "),
+    ("not a mapping", "- a\n- b\n", "invoke.yaml: must be a mapping"),
+    ("not YAML", "stackyard: [\n", "invoke.yaml:2:1: not YAML"),
+    ("a tab", "stackyard:\n\tlimits: {}\n", "invoke.yaml:2:1: not YAML"),
+    ("a tag", "stackyard: !!python/object:os.system x\n", "invoke.yaml:1:12: unknown tag"),
+    ("twice", "stackyard: {}\nstackyard: {}\n", "invoke.yaml:2:1: duplicate key 'stackyard'"),
+    ("latin-1", b"stackyard: \xe9\n", "invoke.yaml:1:12: not UTF-8"),
+    ("near name", "stackyrad: {}\n", "invoke.yaml: stackyrad: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("content", "where"), [c[1:] for c in SETTINGS], ids=[c[0] for c in SETTINGS])
+def test_bad_settings(
+    stackyard: Stackyard, demo: Project, content: str | bytes, where: str
+) -> None:
+    demo.write("invoke.yaml", content)
+    for task in ("plan", "generate", "doctor"):
+        assert error(refused(stackyard, demo, 2, task)).startswith(f"error: {where}")
+
+
+@pytest.mark.parametrize(("content", "where"), [c[1:] for c in SETTINGS], ids=[c[0] for c in SETTINGS])
+def test_bad_settings_with_invoke_itself(
+    tmp_path: Path, content: str | bytes, where: str
+) -> None:
+    """Invoke reads the file as well, before any task, and would show a traceback."""
+    clone = Project(tmp_path)
+    clone.write("tasks.py", (ROOT / "tasks.py").read_bytes())
+    clone.write("invoke.yaml", content)
+    clone.stack(CHAIN)
+    answer = invoke("plan", "--no-prune", cwd=tmp_path)
+    assert answer.err.startswith(f"error: {where}")
+    assert "Traceback" not in answer.err
+    assert (answer.code, answer.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "content", ["run: 5\n", "tasks: [a]\n", "a: &a [*b]\n", "? [a]\n: b\n", "\x01: 1\n"]
+)
+def test_what_only_invoke_refuses(tmp_path: Path, content: str) -> None:
+    clone = Project(tmp_path)
+    clone.write("tasks.py", (ROOT / "tasks.py").read_bytes())
+    clone.write("invoke.yaml", content)
+    answer = invoke("--list", cwd=tmp_path)
+    assert answer.err.startswith("error: invoke.yaml")
+    assert "Traceback" not in answer.err
+    assert (answer.code, answer.out) == (2, "")
+
+
+def test_invoke_with_good_settings_or_none(tmp_path: Path) -> None:
+    clone = Project(tmp_path)
+    clone.write("tasks.py", (ROOT / "tasks.py").read_bytes())
+    clone.stack(CHAIN)
+    bare = invoke("plan", "--no-prune", cwd=tmp_path)
+    clone.write("invoke.yaml", "run: {echo: true}\nstackyard: {limits: {needs: 9}}\n")
+    assert invoke("plan", "--no-prune", cwd=tmp_path) == bare
+    assert (bare.code, bare.out.count("\n")) == (0, 7)
+
+
+def test_stale_parent(stackyard: Stackyard, demo: Project) -> None:
+    stackyard("generate")
+    fresh = demo.files()
+    ended = stackyard("generate", "--check")
+    assert (ended.out, ended.err) == ("", "up to date: .gitlab-ci.yml\n")
+    demo.write("invoke.yaml", "stackyard: {generate: {image: 'other:1'}}\n")
+    before = demo.files()
+    answer = stackyard("generate", "--check", code=3)
+    assert demo.files() == before
+    assert before[".gitlab-ci.yml"] == fresh[".gitlab-ci.yml"]
+    assert answer.err == "error: not up to date: .gitlab-ci.yml\n  hint: run: invoke generate\n"
+    lines = answer.out.splitlines()
+    assert lines[:2] == [
+        "--- .gitlab-ci.yml (as it is)",
+        "+++ .gitlab-ci.yml (as it should be)",
+    ]
+    assert [line for line in lines[2:] if line[0] in "+-"] == [
+        '-  image: "python:3.12"',
+        '+  image: "other:1"',
+    ] * 2
+    stackyard("generate")
+    assert stackyard("generate", "--check").out == ""
+
+
+def test_missing_parent_is_stale(stackyard: Stackyard, demo: Project) -> None:
+    answer = stackyard("generate", "--check", code=3)
+    assert answer.out.startswith("--- .gitlab-ci.yml (as it is)\n")
+    assert ".gitlab-ci.yml" not in demo.files()
+
+
+def test_lock_of_another_manifest(stackyard: Stackyard, demo: Project) -> None:
+    demo.stack(CHAIN, specs=["app", "elsewhere@2:"])
+    for arguments in (["plan"], ["generate", "--stack", "demo"], ["lock", "--check"]):
+        assert refused(stackyard, demo, 3, *arguments) == (
+            "error: stacks/demo/spack.lock: the lock has no root for what stacks/demo/spack.yaml "
+            "asks: elsewhere@2:\n"
+            "  hint: the lock belongs to another manifest; concretize the stack again\n"
+        )
+
+
+def test_limits(stackyard: Stackyard, demo: Project) -> None:
+    demo.stack(CHAIN, settings={"limits": {"jobs": 3}})
+    text = refused(stackyard, demo, 4, "generate", "--stack", "demo", "--no-prune")
+    assert error(text).splitlines()[0] == (
+        "error: limits.jobs: the pipeline has 4 jobs, the limit is 3 (jobs per pipeline)"
+    )
+
+
+def test_missing_program(
+    stackyard: Stackyard, demo: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(demo.root))
+    text = refused(stackyard, demo, 5, "plan", "--prune-unaffected", "--no-prune")
+    assert text.splitlines()[-1] == "  hint: install git"
+
+
+def test_unreadable_mirror(stackyard: Stackyard, demo: Project) -> None:
+    missing = demo.root / "nowhere"
+    for task in (["plan"], ["generate", "--stack", "demo"], ["graph"]):
+        text = refused(stackyard, demo, 6, *task, "--mirror", missing.as_uri())
+        assert missing.as_uri() in error(text)
+    assert missing.as_uri() in refused(
+        stackyard, demo, 6, "generate", "--stack", "demo", "--mirror", missing.as_uri(), "--check"
+    )
+
+
+def test_server_that_is_down(stackyard: Stackyard, demo: Project) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mirror"
+        text = refused(stackyard, demo, 6, "plan", "--mirror", url)
+    assert url in error(text)
+
+
+def test_mirror_that_needs_a_newer_version(stackyard: Stackyard, demo: Project) -> None:
+    """The stack's own mirror is on S3, which this version does not read: never taken for empty."""
+    text = refused(stackyard, demo, 6, "plan")
+    assert "s3://example-binaries/demo" in error(text)
+
+
+# -- what goes to stdout --------------------------------------------------------------------
+
+
+def test_json_alone_on_stdout(stackyard: Stackyard, demo: Project) -> None:
+    demo.stack(CHAIN, ci={"pipeline-gen": [{"submapping": [{"match": ["nothing"]}]}]})
+    answer = stackyard("plan", "--no-prune", "--json")
+    made = json.loads(answer.out)
+    assert [spec["name"] for spec in made["specs"]] == ["base", "lib", "app"]
+    assert answer.err.startswith("warning: ")
+    checked = stackyard("lock", "--check", "--verify", "--json", code=2)
+    assert checked.out == ""
+    findings = json.loads(stackyard("doctor", "--offline", "--json").out)
+    assert {finding["state"] for finding in findings} == {"ok", "advice"}
+
+
+def test_progress_on_stderr(stackyard: Stackyard, demo: Project) -> None:
+    answer = stackyard("generate", "--stack", "demo", "--no-prune")
+    assert answer.out == ""
+    assert answer.err.splitlines()[-4:] == [
+        "3 to build; 4 jobs, longest chain 3",
+        "wrote jobs_scratch_dir/pipeline.yml",
+        "wrote jobs_scratch_dir/concrete_environment/spack.yaml",
+        "wrote jobs_scratch_dir/concrete_environment/spack.lock",
+    ]
+    again = stackyard("generate", "--stack", "demo", "--no-prune")
+    assert again.err == answer.err.replace("wrote", "unchanged")
+
+
+def test_tasks_of_the_clone_refuse_elsewhere(stackyard: Stackyard, demo: Project) -> None:
+    for task in ("test", "lint", "format", "bench"):
+        assert refused(stackyard, demo, 2, task) == (
+            f"error: {demo.root}: this task works on Stackyard's own code, in a clone of it\n"
+        )
+
+
+def test_broken_pipe_is_quiet(demo: Project) -> None:
+    """``stackyard plan | head``: the reader leaves before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    code = "import sys; from stackyard.main import main; sys.argv[0] = 'stackyard'; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "plan", "--no-prune"],
+        cwd=demo.root,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
