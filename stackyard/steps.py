@@ -246,6 +246,7 @@ def take_inventory(work: Work, request: Request) -> Sequence[Any]:
         wanted,
         index_only=request.check_index_only,
         progress=console.note,
+        tick=console.bar,
         specs=work.lock.specs,
     )
     for inventory in inventories:

@@ -25,8 +25,11 @@ def node(name: str, needs: Sequence[str] = (), **fields: Any) -> dict[str, Any]:
         "namespace": "builtin",
         "parameters": {"build_system": "generic"},
         "dependencies": [
-            {"name": need, "hash": key(need),
-             "parameters": {"deptypes": ["build", "link"], "virtuals": []}}
+            {
+                "name": need,
+                "hash": key(need),
+                "parameters": {"deptypes": ["build", "link"], "virtuals": []},
+            }
             for need in needs
         ],
         "annotations": {"original_specfile_version": 5},
@@ -35,7 +38,7 @@ def node(name: str, needs: Sequence[str] = (), **fields: Any) -> dict[str, Any]:
     return made | fields
 
 
-EXTERNAL = {"external": {"path": "/usr", "module": None, "extra_attributes": {}}}
+EXTERNAL: dict[str, Any] = {"external": {"path": "/usr", "module": None, "extra_attributes": {}}}
 
 
 def document(

@@ -36,7 +36,8 @@ def _extended(document: Mapping[str, Any], name: str) -> Job:
     merged: Job = {}
     for parent in [parents] if isinstance(parents, str) else parents:
         merged = _merge(merged, _extended(document, parent))
-    return _merge(merged, job)
+    whole: Job = _merge(merged, job)
+    return whole
 
 
 def _merge(below: Any, above: Any) -> Any:
@@ -110,8 +111,10 @@ def differences(ours: Mapping[str, Any], spacks: Mapping[str, Any]) -> list[str]
         ]
         if my_closure[name] != their_closure[name]:
             found.append(f"{name}: needs: {my_closure[name] ^ their_closure[name]}")
-        cross = [[n for n in job.get("needs", []) if "pipeline" in n]
-                 for job in (mine[name], theirs[name])]
+        cross = [
+            [n for n in job.get("needs", []) if "pipeline" in n]
+            for job in (mine[name], theirs[name])
+        ]
         if cross[0] != cross[1]:
             found.append(f"{name}: needs of other pipelines: {cross}")
     for key, value in spacks.get("variables", {}).items():

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 from locks import document, key, lock, node, text
+from tests_data import DATA, REAL_LOCKS, STACKS
 
 from stackyard.errors import LockError
 from stackyard.hashes import Verdict, verify_hashes
 from stackyard.lock import Lock, parse_lock
-from tests_data import DATA, REAL_LOCKS
 
 
 def test_reads_the_tutorial(tutorial_lock: Lock) -> None:
     assert len(tutorial_lock.specs) == 234
-    assert len(tutorial_lock.roots) == 32 or len(tutorial_lock.roots) == 29
+    assert len(tutorial_lock.roots) == 29
     assert tutorial_lock.spack_version == "1.1.0"
     externals = sorted(s.name for s in tutorial_lock.specs.values() if s.external)
     assert externals == ["gcc", "glibc", "llvm"]
@@ -29,7 +29,7 @@ def test_order_puts_dependencies_first(path: Any) -> None:
 
 
 def test_order_does_not_depend_on_the_order_of_keys(small_lock: Lock) -> None:
-    shuffled = json.loads((DATA.parent.parent / "stacks/small/spack.lock").read_bytes())
+    shuffled = json.loads((STACKS / "small" / "spack.lock").read_bytes())
     shuffled["concrete_specs"] = dict(reversed(shuffled["concrete_specs"].items()))
     assert parse_lock(text(shuffled), "x").order == small_lock.order
 
@@ -62,11 +62,15 @@ def test_reads_specfile_3() -> None:
 def test_merges_included_environments() -> None:
     whole = document({"app": ["lib"], "lib": ["base"], "base": []})
     nodes = whole["concrete_specs"]
-    inner = {"roots": [{"hash": key("base"), "spec": "base"}],
-             "concrete_specs": {key("base"): nodes.pop(key("base"))}}
-    outer = {"roots": [{"hash": key("lib"), "spec": "lib"}],
-             "concrete_specs": {key("lib"): nodes.pop(key("lib"))},
-             "include_concrete": {"/inner": inner}}
+    inner = {
+        "roots": [{"hash": key("base"), "spec": "base"}],
+        "concrete_specs": {key("base"): nodes.pop(key("base"))},
+    }
+    outer = {
+        "roots": [{"hash": key("lib"), "spec": "lib"}],
+        "concrete_specs": {key("lib"): nodes.pop(key("lib"))},
+        "include_concrete": {"/inner": inner},
+    }
     whole["include_concrete"] = {"/outer": outer}
     made = parse_lock(text(whole), "x")
     assert [made.specs[k].name for k in made.order] == ["base", "lib", "app"]
@@ -75,11 +79,13 @@ def test_merges_included_environments() -> None:
 
 
 def test_knows_develop_specs_and_splices() -> None:
-    made = lock([
-        node("app", parameters={"dev_path": "/src/app"}),
-        node("lib", build_spec={"name": "old", "hash": key("old")}),
-        node("old"),
-    ])
+    made = lock(
+        [
+            node("app", parameters={"dev_path": "/src/app"}),
+            node("lib", build_spec={"name": "old", "hash": key("old")}),
+            node("old"),
+        ]
+    )
     assert made.specs[key("app")].develop
     assert not made.specs[key("lib")].develop
     assert made.specs[key("lib")].build_spec == key("old")
@@ -179,7 +185,7 @@ def test_refuses(case: str) -> None:
 
 
 def test_names_a_cycle() -> None:
-    with pytest.raises(LockError, match="circle: (b -> c -> b|c -> b -> c)"):
+    with pytest.raises(LockError, match=r"circle: (b -> c -> b|c -> b -> c)"):
         lock({"app": ["b"], "b": ["c"], "c": ["b"]}, roots=["app"])
 
 
@@ -201,7 +207,7 @@ def test_hashes_of_real_locks_are_true(path: Any) -> None:
 
 
 def test_an_edited_node_has_a_false_hash(small_lock: Lock) -> None:
-    whole = json.loads((DATA.parent.parent / "stacks/small/spack.lock").read_bytes())
+    whole = json.loads((STACKS / "small" / "spack.lock").read_bytes())
     edited = next(k for k, n in whole["concrete_specs"].items() if n["name"] == "zlib")
     whole["concrete_specs"][edited]["version"] = "9.9"
     verdicts = verify_hashes(parse_lock(text(whole), "x"))

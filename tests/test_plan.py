@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from locks import EXTERNAL, document, key, lock, node, text
@@ -28,8 +29,7 @@ def holding(name: str, *names: str, via: str = "index") -> Inventory:
 
 
 def plan_of(made: Lock, *inventories: Inventory, **options: object) -> Plan:
-    return make_plan(made, [root.hash for root in made.roots],
-                     inventories=inventories, **options)  # type: ignore[arg-type]
+    return make_plan(made, [root.hash for root in made.roots], inventories=inventories, **options)  # type: ignore[arg-type]
 
 
 def needs(plan: Plan) -> dict[str, set[str]]:
@@ -47,8 +47,12 @@ DIAMOND = {"app": ["left", "right"], "left": ["base"], "right": ["base"], "base"
 def test_builds_everything_without_mirrors() -> None:
     plan = plan_of(lock(DIAMOND))
     assert {d.reason for d in plan.decisions.values()} == {"on no mirror"}
-    assert needs(plan) == {"base": set(), "left": {"base"}, "right": {"base"},
-                           "app": {"left", "right"}}
+    assert needs(plan) == {
+        "base": set(),
+        "left": {"base"},
+        "right": {"base"},
+        "app": {"left", "right"},
+    }
     assert levels(plan) == {"base": 0, "left": 1, "right": 1, "app": 2}
 
 
@@ -87,7 +91,9 @@ def test_nobody_builds_externals() -> None:
 
 
 def test_an_external_may_be_a_module() -> None:
-    module = {"external": {"path": None, "module": ["gcc/12"], "extra_attributes": {}}}
+    module: dict[str, Any] = {
+        "external": {"path": None, "module": ["gcc/12"], "extra_attributes": {}}
+    }
     plan = plan_of(lock([node("app", ["gcc"]), node("gcc", **module)]))
     assert plan.decisions[key("gcc")].reason == "found on the system at gcc/12"
 
@@ -121,8 +127,9 @@ def test_broken_specs_that_nobody_builds_are_no_trouble() -> None:
 
 
 def test_broken_specs_only_warn_where_nothing_is_pruned() -> None:
-    plan = plan_of(lock(DIAMOND), broken=frozenset({key("left")}), allow_broken=True,
-                   prune_up_to_date=False)
+    plan = plan_of(
+        lock(DIAMOND), broken=frozenset({key("left")}), allow_broken=True, prune_up_to_date=False
+    )
     assert "left/leftle" in plan.warnings[0]
 
 
@@ -142,7 +149,7 @@ def test_the_tutorial_in_figures(tutorial_lock: Lock) -> None:
 @pytest.mark.parametrize("seed", range(25))
 def test_random_graphs_keep_their_closure(seed: int) -> None:
     """Pruning and reduction change no answer to: must this job wait for that one?"""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311
     names = [f"n{number}" for number in range(60)]
     children = {
         name: draw.sample(names[:number], min(number, draw.randint(0, 6)))

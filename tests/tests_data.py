@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parent / "data"
-STACKS = DATA.parent.parent / "stacks"
+ROOT = Path(__file__).resolve().parent.parent
+STACKS = ROOT / "stacks"
 
 REAL_LOCKS = (
     STACKS / "small" / "spack.lock",

@@ -53,6 +53,7 @@ def ask_json(
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
             data = answer.read(_LARGEST + 1)
     except urllib.error.HTTPError as error:
+        error.close()
         kind = _ANSWERS.get(error.code, UnreachableError)
         raise kind(f"the service answered {error.code} {error.reason}", where=where) from None
     except (OSError, http.client.HTTPException, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["note", "out", "warn"]
+__all__ = ["bar", "note", "out", "warn"]
 
 
 def note(text: str) -> None:
@@ -15,6 +15,17 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Something that is not an error and that the user should know."""
     print(f"warning: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def bar(label: str, done: int, total: int) -> None:
+    """A live bar, on a terminal only; the last call wipes it away."""
+    if not sys.stderr.isatty():
+        return
+    width = 30
+    full = width * done // total
+    line = f"{label} [{'#' * full}{'.' * (width - full)}] {done}/{total}" if done < total else ""
+    sys.stderr.write(f"\r\x1b[K{line}")
+    sys.stderr.flush()
 
 
 def out(text: str) -> None:

@@ -93,12 +93,17 @@ class _Visit:
             raise
 
 
+#: Told a label, how many are done, and of how many.
+Tick = Callable[[str, int, int], None]
+
+
 def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are passed by name
     mirrors: Sequence[MirrorPlace],
     wanted: Sequence[Spec],
     *,
     index_only: bool,
     progress: Callable[[str], None],
+    tick: Tick = lambda label, done, total: None,  # noqa: ARG005
     specs: Mapping[str, Spec] | None = None,
     workers: int = 32,
     sleep: Callable[[float], None] = time.sleep,
@@ -106,6 +111,7 @@ def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are pass
 ) -> tuple[Inventory, ...]:
     """What each mirror holds of the wanted specs, in the order of the mirrors.
 
+    ``tick`` is told the label and the count of what is being looked up, for a live bar.
     ``specs`` are all nodes of the lock: where the compiler is a node of its own, the paths of
     layout 2 have its name, and it need not be wanted itself. ``progress`` gets a line at the start
     and the end of each mirror. Any StoreError stops all; it names the mirror and the URL.
@@ -130,7 +136,7 @@ def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are pass
             looked_up = 0 if index_only else len(missing)
             if looked_up:
                 with _naming(visit.mirror):
-                    _look_up(visit, missing, nodes, workers)
+                    _look_up(visit, missing, nodes, workers, tick)
                 missing = _without(missing, [visit.direct.keys()])
             visit.seconds += clock() - start
             progress(_summary(visit, asked, looked_up))
@@ -278,7 +284,11 @@ def _v2_index(visit: _Visit, data: bytes | None) -> Index:
 
 
 def _look_up(
-    visit: _Visit, missing: Mapping[str, Spec], nodes: Mapping[str, Spec], workers: int
+    visit: _Visit,
+    missing: Mapping[str, Spec],
+    nodes: Mapping[str, Spec],
+    workers: int,
+    tick: Tick,
 ) -> None:
     """Ask for each spec by name, once in each layout of the mirror."""
     questions: list[tuple[Layout, Spec, tuple[str, str]]] = []
@@ -290,7 +300,12 @@ def _look_up(
                 nameless += 1
             else:
                 questions.append((layout, spec, compiler))
-    answers = parallel_map(lambda question: _ask(visit, *question), questions, workers=workers)
+    answers = parallel_map(
+        lambda question: _ask(visit, *question),
+        questions,
+        workers=workers,
+        tick=lambda done, total: tick(f"mirror {visit.mirror.name}: looking up", done, total),
+    )
     unsigned = []
     for (_, spec, _), found in zip(questions, answers, strict=True):
         if found and visit.mirror.signed is True and not found.signed:

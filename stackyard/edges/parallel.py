@@ -15,9 +15,15 @@ Result = TypeVar("Result")
 
 
 def parallel_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    tick: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> list[Result]:
     """The results in the order of the items, made by up to ``workers`` threads.
+
+    ``tick`` is told in the caller's thread how many of how many are done.
 
     The first error ends the work and is raised. After an error, or Ctrl-C, nobody waits for what
     is under way: the threads are daemons, where those of ``concurrent.futures`` would hold up the
@@ -26,7 +32,7 @@ def parallel_map(
     todo = deque(enumerate(items))
     count = len(todo)
     if min(workers, count) <= 1:
-        return [function(item) for _, item in todo]
+        return [_told(function(item), tick, number + 1, count) for number, item in todo]
     done: SimpleQueue[tuple[int, Result | None, BaseException | None]] = SimpleQueue()
 
     def work() -> None:
@@ -50,8 +56,14 @@ def parallel_map(
             if error is not None:
                 raise error
             results[number] = result  # type: ignore[assignment]  # None only beside an error
+            tick(len(results), count)
     finally:
         todo.clear()
     for thread in threads:
         thread.join()
     return [results[number] for number in range(count)]
+
+
+def _told(result: Result, tick: Callable[[int, int], None], done: int, total: int) -> Result:
+    tick(done, total)
+    return result
