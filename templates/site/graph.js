@@ -282,7 +282,7 @@
       "Point at a spec to see what it needs and what waits for it. Click to keep it here.")];
     if (plan.chain.length) {
       parts.push(make("p", { class: "hint" },
-        `These ${plan.chain.length} jobs wait for each other. No number of runners is faster than they are.`));
+        `Each of these ${plan.chain.length} jobs waits for the one before. No number of runners is faster than they are.`));
       parts.push(list("Longest chain", plan.chain, { ordered: true }));
     }
     panel.replaceChildren(...parts);
