@@ -484,6 +484,7 @@ def test(*, long: bool = False, only: str = "") -> None:
         sys.executable,
         "-m",
         "pytest",
+        "--numprocesses=auto",
         *(["--long"] if long else []),
         *(["-k", only] if only else []),
     ]

@@ -322,7 +322,7 @@ class _Layout:
             plain = all(marked.get(name) == f"\0{name}\0" for name in _TOOLCHAIN_VARIABLES)
             for key in group.members:
                 spec = self._specs[key]
-                own = spec_variables(spec, plan.lock)
+                own = _literal(spec_variables(spec, plan.lock))
                 if plain:
                     toolchain = self._toolchain(own, toolchains)
                     extends: tuple[str, ...] = (toolchain, hidden)
@@ -356,6 +356,20 @@ class _Layout:
                 "variables": dict(zip(_TOOLCHAIN_VARIABLES, values, strict=True))
             }
         return toolchains[values]
+
+
+#: Those of ``SPEC_VARIABLES`` that a lock may hold any text for.
+_FREE_TEXT = tuple(
+    f"SPACK_JOB_SPEC_{name}" for name in ("COMPILER_NAME", "COMPILER_VERSION", "VARIANTS")
+)
+
+
+def _literal(own: dict[str, str]) -> dict[str, str]:
+    """Double each ``$``: GitLab would put a variable's value where a lock's text has its name."""
+    for name in _FREE_TEXT:
+        if "$" in own[name]:
+            own[name] = own[name].replace("$", "$$")
+    return own
 
 
 def _hoist(bases: Sequence[dict[str, Any]]) -> dict[str, Tree]:
@@ -505,7 +519,7 @@ def _cdash_name(spec: Spec, plan: Plan, context: Context) -> str:
     arch = f"{spec.platform}-{spec.os}-{spec.target}"
     compiler = "none"
     if spec.format < 5 and spec.legacy_compiler:
-        compiler = "%{}@={}".format(*spec.legacy_compiler)
+        compiler = "%{}@={}".format(*spec.legacy_compiler).replace("$", "$$")
     elif key := spec.compiler:
         node = plan.lock.specs[key]
         compiler = f"%{node.name}@{node.version}"
