@@ -327,7 +327,7 @@ def spec_variables(spec: Spec, lock: Lock) -> dict[str, str]:
                 compiler,
                 version,
                 f"{spec.platform}-{spec.os}-{spec.target}",
-                format_variants(spec.parameters),
+                format_variants(spec.parameters, spec.node.get("patches") or ()),
             ),
             strict=True,
         )

@@ -161,7 +161,18 @@ def _render_child(work: Work, plan: Any, pipeline: Any) -> bytes:
         "cross_need": f"{{job: {quote(job)}, pipeline: {quote(number)}}}",
         "artifacts": "true" if pipeline.needs_artifacts else "false",
     }
-    return render("gitlab/child.yml.j2", _templates(work.project), values).encode()
+    return _encoded(render("gitlab/child.yml.j2", _templates(work.project), values), work)
+
+
+def _encoded(text: str, work: Work) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        line = text[: error.start].count("\n")
+        raise ConfigError(
+            f"{text.splitlines()[line].strip()!a} holds half of a character, which no file can hold",
+            where=f"{work.lock.where}, or the environment",
+        ) from None
 
 
 def _templates(project: Project) -> Any:
@@ -259,7 +270,7 @@ def _summary(plan: Any, pipeline: Any) -> None:
         )
         if plan.count(action)
     )
-    console.note(f"{counts}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}")
+    console.note(f"{counts or 'no specs'}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}")
 
 
 def _parent_files(project: Project) -> dict[Path, bytes]:

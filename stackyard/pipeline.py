@@ -280,8 +280,9 @@ class _Layout:
         title = self._shorten(f"{key} for {name}")
         self.levels[key] = max(self.levels[need] for need in needs)
         self.names[key] = title
+        # Where it runs, not what it does: a before_script may need the checkout, which it lacks.
         attributes = {
-            **self._noop,
+            **{key: self._noop[key] for key in ("image", "tags") if key in self._noop},
             "script": [f'echo "{len(needs)} jobs joined"'],
             "stage": f"stage-{self.levels[key]}",
             "needs": [{"job": self.names[need], "artifacts": False} for need in needs],

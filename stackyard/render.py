@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,22 +20,38 @@ __all__ = ["block", "quote", "render"]
 
 #: Text that is the same between double quotes in JSON and YAML, escapes or not.
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
-#: What JSON may leave as it is and YAML must not see (YAML 1.2, 5.1: printable characters).
-_UNPRINTABLE = re.compile("[\x7f-\x84\x86-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+#: What JSON may leave as it is and YAML must not see: what is not printable (YAML 1.2, 5.1), and
+#: what YAML 1.1 takes for the end of a line.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def quote(value: object) -> str:
     """A scalar, or a value in flow style, as JSON that YAML 1.1 and 1.2 read alike."""
-    if isinstance(value, str):
-        if _PLAIN.fullmatch(value):
-            return f'"{value}"'
-        return _UNPRINTABLE.sub(_escape, json.dumps(value, ensure_ascii=False))
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return f'"{value}"'
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_quoted_key(k)}: {quote(item)}' for k, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(quote, value))}]"
+    if isinstance(value, float):
+        return _float(value)
     return _UNPRINTABLE.sub(_escape, json.dumps(value, ensure_ascii=False))
 
 
 def _escape(found: re.Match[str]) -> str:
-    code = ord(found.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\u{ord(found.group()):04x}"
+
+
+def _quoted_key(key: object) -> str:
+    return quote(key if isinstance(key, str) else json.dumps(key))
+
+
+def _float(value: float) -> str:
+    """YAML 1.1 wants a point in every number that is not whole, and other words for infinity."""
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    mantissa, exponent, power = repr(value).partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}{exponent}{power}"
 
 
 def block(value: object, indent: int = 0) -> str:
@@ -64,13 +81,12 @@ _SIMPLE_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024, typed=True)
 def _key(key: object) -> str:
     """A key of a mapping: bare where no YAML reader could take it for anything but text."""
-    text = str(key)
-    if _SIMPLE_KEY.fullmatch(text) and text.lower() not in _YAML_WORDS:
-        return text
-    return quote(text)
+    if isinstance(key, str) and _SIMPLE_KEY.fullmatch(key) and key.lower() not in _YAML_WORDS:
+        return key
+    return _quoted_key(key)
 
 
 def render(name: str, load: Callable[[str], str | None], values: Mapping[str, Any]) -> str:

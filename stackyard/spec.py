@@ -314,21 +314,31 @@ def format_variants(parameters: Mapping[str, Any], patches: Iterable[str] = ()) 
     ``parameters`` is a node's mapping, compiler flags included (they are left out); ``patches``
     the node's own list. Switches come first, then the others, each sorted by name.
     """
-    values = {name: _split(value) for name, value in parameters.items() if name not in FLAGS}
+    shown = dict(parameters)
     if sums := tuple(patches):
-        values["patches"] = tuple(sorted({*sums})), True
-    switches, others = "", []
-    for name in sorted(values):
-        found, several = values[name]
-        if found in ((True,), (False,)) and not several:
-            switches += ("+" if found[0] else "~") + name
-        else:
-            cut = 7 if name == "patches" and several else None
-            text = ",".join(str(value)[:cut] for value in found) or "*"
-            bare = _BARE.fullmatch(text)
-            shown = text if bare else json.dumps(text) if "'" in text else f"'{text}'"
-            others.append(f"{name}{':' * several}={shown}")
-    return " ".join(filter(None, (switches, *others)))
+        shown["patches"] = list(sums)
+    switches, others = [], []
+    for name in sorted(shown):
+        value = shown[name]
+        if name in FLAGS:
+            continue
+        text = _format_variant(name, tuple(value) if isinstance(value, list) else value)
+        (switches if text[0] in "+~" else others).append(text)
+    return " ".join(filter(None, ("".join(switches), *others)))
+
+
+@lru_cache(maxsize=65536, typed=True)
+def _format_variant(name: str, value: Any) -> str:
+    """One variant; a tuple for one that takes several values."""
+    several = isinstance(value, tuple)
+    found, _ = _split(list(value) if several else value)
+    if found in ((True,), (False,)) and not several:
+        return ("+" if found[0] else "~") + name
+    cut = 7 if name == "patches" and several else None
+    text = ",".join(str(one)[:cut] for one in found) or "*"
+    if not _BARE.fullmatch(text):
+        text = json.dumps(text) if "'" in text else f"'{text}'"
+    return f"{name}{':' * several}={text}"
 
 
 def _depflag(arc: _Arc) -> int:

@@ -152,6 +152,9 @@ def _expanded(stack: Stack, project: Project) -> Any:
 
 def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
     """Hashes of the lock's roots that the manifest asks for, in the lock's order."""
+    # Most manifests list what they want word for word as Spack writes it into the lock.
+    if {str(entry) for entry in stack.specs} == {root.spec for root in lock.roots}:
+        return tuple(dict.fromkeys(root.hash for root in lock.roots))
     from stackyard.speclist import surplus, unanswered  # noqa: PLC0415
 
     asked = _expanded(stack, project)
@@ -283,8 +286,7 @@ def _affected(work: Work, request: Request) -> frozenset[str] | None:
         console.note(f"no pruning of unaffected specs: {reason} changed since {since}")
         return None
     before = git.file_at(repository, since, work.lock_path)
-    old = parse_lock(before, f"{work.lock.where} at {since}") if before is not None else None
-    seeds = set(changed_specs(old, work.lock))
+    seeds = set(changed_specs(_old_lock(work, since, before), work.lock))
     if request.packages:
         names = _changed_packages(Path(request.packages))
         seeds |= {key for key, spec in work.lock.specs.items() if spec.name in names}
@@ -294,23 +296,39 @@ def _affected(work: Work, request: Request) -> frozenset[str] | None:
     return affected
 
 
+def _old_lock(work: Work, since: str, data: bytes | None) -> Lock | None:
+    """The lock as it was; None where there was none, or a broken one that nobody could build."""
+    if data is None:
+        return None
+    try:
+        return parse_lock(data, f"{work.lock.where} at {since}")
+    except LockError as error:
+        console.note(f"every spec counts as changed: {error.where}: {error.message}")
+        return None
+
+
 def _concerns_all(work: Work, repository: Path, since: str, changed: frozenset[str]) -> str:
     """A changed file that says how jobs run, not what is built; empty if there is none."""
     from stackyard.document import parse_yaml  # noqa: PLC0415
     from stackyard.edges import git  # noqa: PLC0415
 
     root = work.project.root
-    names = {".gitlab-ci.yml", *(_inside(repository, root / name) for name in ("invoke.yaml",))}
-    names |= {_inside(repository, root / work.stack.folder / "stack.yaml")}
-    for name in sorted(changed & names):
-        return name
+    own = (".gitlab-ci.yml", "invoke.yaml", f"{work.stack.folder}/stack.yaml")
+    names = {_inside(repository, root / name) for name in own}
+    templates = _inside(repository, root / "templates" / "gitlab")
+    for name in sorted(changed):
+        if name in names or (templates and name.startswith(f"{templates}/")):
+            return name
     for file in work.stack.files:
         path = root / file
         name = _inside(repository, path)
         if name not in changed or name in names or not name.endswith((".yaml", ".yml")):
             continue
         before = git.file_at(repository, since, path)
-        old = parse_yaml(before, f"{name} at {since}") if before else {}
+        try:
+            old = parse_yaml(before, f"{name} at {since}") if before else {}
+        except StackError:  # no pipeline came of that one
+            return name
         new = parse_yaml(read_bytes(path, StackError), name)
         if _run_sections(old) != _run_sections(new):
             return name
