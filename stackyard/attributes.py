@@ -23,8 +23,10 @@ from stackyard.merge import loaded_values, merge_yaml, remove_yaml
 from stackyard.spec import Matcher, Pattern, format_variants, parse_pattern
 
 __all__ = [
+    "MARKS",
     "RESERVED_TAGS",
     "SPEC_VARIABLES",
+    "TOOLCHAIN_VARIABLES",
     "Attributes",
     "Group",
     "make_attributes",
@@ -52,8 +54,15 @@ SPEC_VARIABLES = tuple(
     )
 )
 
-#: Marks for those variables while a group is merged. NUL cannot come from a YAML file.
-_MARKS = {name: f"\0{name}\0" for name in SPEC_VARIABLES}
+#: Those that specs of one compiler and architecture share.
+TOOLCHAIN_VARIABLES = (
+    "SPACK_JOB_SPEC_COMPILER_NAME",
+    "SPACK_JOB_SPEC_COMPILER_VERSION",
+    "SPACK_JOB_SPEC_ARCH",
+)
+
+#: Marks for all seven while a group is merged. NUL cannot come from a YAML file.
+MARKS = {name: f"\0{name}\0" for name in SPEC_VARIABLES}
 
 _SERVICE_JOBS = ("copy", "cleanup", "noop", "reindex", "signing")
 _JOBS = ("any", "build", *_SERVICE_JOBS)
@@ -124,7 +133,7 @@ def make_attributes(
     Raises SpecError for a match string that cannot be parsed or settled, StackError where an entry
     leaves a job without what it needs.
     """
-    marks = dict(_MARKS)
+    marks = dict(MARKS)
     groups = [Group({"variables": marks}, tuple(spec.hash for spec in specs))] if specs else []
     services: dict[str, Any] = {name: {} for name in _SERVICE_JOBS}
     matcher = Matcher(lock)
@@ -316,22 +325,26 @@ def fill(value: str, own: Mapping[str, str]) -> str:
 
 def spec_variables(spec: Spec, lock: Lock) -> dict[str, str]:
     """The values of ``SPEC_VARIABLES`` for one spec, formatted as Spack formats them."""
-    compiler, version = compiler_of(spec, lock)
-    return dict(
-        zip(
-            SPEC_VARIABLES,
-            (
-                spec.hash,
-                spec.name,
-                spec.version,
-                compiler,
-                version,
-                f"{spec.platform}-{spec.os}-{spec.target}",
-                format_variants(spec.parameters, spec.node.get("patches") or ()),
-            ),
-            strict=True,
-        )
-    )
+    return {
+        **package_variables(spec),
+        **dict(zip(TOOLCHAIN_VARIABLES, toolchain_values(spec, lock), strict=True)),
+    }
+
+
+def package_variables(spec: Spec) -> dict[str, str]:
+    """Those of the seven that are a spec's own."""
+    node = spec.node
+    return {
+        "SPACK_JOB_SPEC_DAG_HASH": spec.hash,
+        "SPACK_JOB_SPEC_PKG_NAME": spec.name,
+        "SPACK_JOB_SPEC_PKG_VERSION": spec.version,
+        "SPACK_JOB_SPEC_VARIANTS": format_variants(spec.parameters, node.get("patches") or ()),
+    }
+
+
+def toolchain_values(spec: Spec, lock: Lock) -> tuple[str, str, str]:
+    """The values of ``TOOLCHAIN_VARIABLES``, which many specs share."""
+    return (*compiler_of(spec, lock), f"{spec.platform}-{spec.os}-{spec.target}")
 
 
 def compiler_of(spec: Spec, lock: Lock) -> tuple[str, str]:

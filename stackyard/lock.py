@@ -278,20 +278,21 @@ def _roots(block: dict[str, Any], where: str) -> tuple[Root, ...]:
 
 
 def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, Any]) -> Spec:
-    _checked(key, _HASH, "hash")
+    if not _HASH.fullmatch(key):
+        _checked(key, _HASH, "hash")
     if node.get("hash", key) != key:
         raise LockError(f"the node says that its hash is {node['hash']!r}")
     if node.get("concrete") is False:
         raise LockError("the node is not concrete")
     arch = node["arch"]
     target = arch["target"]
-    for part in (
+    parts = (
         arch["platform"],
         arch["platform_os"],
         target if isinstance(target, str) else target["name"],
-    ):
-        if not _ARCH.fullmatch(part):
-            _checked(part, _ARCH, "architecture")
+    )
+    if parts not in shared:  # a lock has few architectures: each is looked at once
+        shared[parts] = tuple(_checked(part, _ARCH, "architecture") for part in parts)
     annotations = node.get("annotations")
     if annotations is None and specfile >= 5 and "compiler" in node:
         raise LockError("a compiler attribute in a node of specfile version 5")

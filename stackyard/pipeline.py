@@ -14,15 +14,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stackyard.attributes import (
+    MARKS,
     RESERVED_TAGS,
+    TOOLCHAIN_VARIABLES,
     Attributes,
     Group,
     fill,
+    package_variables,
     spec_variables,
+    toolchain_values,
     unpack_script,
 )
 from stackyard.errors import LimitError, StackError
-from stackyard.lock import Spec
+from stackyard.lock import Lock, Spec
 from stackyard.merge import merge_yaml
 from stackyard.plan import Plan
 from stackyard.settings import Limits
@@ -196,6 +200,7 @@ class _Layout:
         self.levels = dict(graph.levels)
         self.names = _names(plan.builds, context)
         self.joins: list[ServiceJob] = []
+        self._toolchains: dict[tuple[str, str, str], str] = {}
         needs = self._phase_barriers(needs)
         job_needs = {key: self._within_limit(key, needs[key]) for key in needs}
         top = max(self.levels.values())
@@ -304,9 +309,6 @@ class _Layout:
         self, groups: Iterable[Group], needs: Mapping[str, tuple[str, ...]], plan: Plan
     ) -> None:
         """Fill ``jobs`` and ``hidden``, in the plan's order."""
-        toolchains: dict[object, str] = {}
-        made: dict[str, BuildJob] = {}
-        names, levels = self.names, self.levels
         groups = list(groups)
         variables_of = [group.variables() for group in groups]
         bases = [
@@ -314,49 +316,53 @@ class _Layout:
             for group, (shared, _) in zip(groups, variables_of, strict=True)
         ]
         self.hidden.update(_hoist(bases))
-        for number, group in enumerate(groups, start=1):
-            hidden = f".build-{number}"
-            _, marked = variables_of[number - 1]
-            image = next(
-                (name for name in (hidden, ".build") if self.hidden.get(name, {}).get("image")), ""
-            )
-            plain = all(marked.get(name) == f"\0{name}\0" for name in _TOOLCHAIN_VARIABLES)
-            for key in group.members:
-                spec = self._specs[key]
-                own = _literal(spec_variables(spec, plan.lock))
-                if plain:
-                    toolchain = self._toolchain(own, toolchains)
-                    extends: tuple[str, ...] = (toolchain, hidden)
-                    variables = {
-                        name: own[name] if value == f"\0{name}\0" else fill(value, own)
-                        for name, value in marked.items()
-                        if name not in _TOOLCHAIN_VARIABLES
-                    }
-                else:
-                    extends = (hidden,)
-                    variables = {name: fill(value, own) for name, value in marked.items()}
-                if self._context.build_group:
-                    variables["SPACK_CDASH_BUILD_NAME"] = _cdash_name(spec, plan, self._context)
-                made[key] = BuildJob(
-                    names[key],
-                    key,
-                    f"stage-{levels[key]}",
-                    extends,
-                    tuple([names[need] for need in needs[key]]),
-                    variables,
-                    image,
-                )
+        made: dict[str, BuildJob] = {}
+        for number, (group, (_, marked)) in enumerate(zip(groups, variables_of, strict=True), 1):
+            self._write_group(f".build-{number}", group, marked, needs, plan, made)
         self.jobs = [made[key] for key in needs]
 
-    def _toolchain(self, own: Mapping[str, str], toolchains: dict[object, str]) -> str:
+    def _write_group(  # noqa: PLR0913, PLR0917 - one loop body, given a name
+        self,
+        hidden: str,
+        group: Group,
+        marked: Mapping[str, Any],
+        needs: Mapping[str, tuple[str, ...]],
+        plan: Plan,
+        made: dict[str, BuildJob],
+    ) -> None:
+        names, levels, lock = self.names, self.levels, plan.lock
+        image = next((h for h in (hidden, ".build") if self.hidden.get(h, {}).get("image")), "")
+        untouched = marked == MARKS
+        for key in group.members:
+            spec = self._specs[key]
+            if untouched:
+                extends: tuple[str, ...] = (self._toolchain(spec, lock), hidden)
+                variables = _literal(package_variables(spec))
+            else:
+                extends = (hidden,)
+                own = _literal(spec_variables(spec, lock))
+                variables = {name: fill(value, own) for name, value in marked.items()}
+            if self._context.build_group:
+                variables["SPACK_CDASH_BUILD_NAME"] = _cdash_name(spec, plan, self._context)
+            made[key] = BuildJob(
+                names[key],
+                key,
+                f"stage-{levels[key]}",
+                extends,
+                tuple([names[need] for need in needs[key]]),
+                variables,
+                image,
+            )
+
+    def _toolchain(self, spec: Spec, lock: Lock) -> str:
         """The hidden job for what specs of one compiler and architecture share."""
-        values = tuple([own[name] for name in _TOOLCHAIN_VARIABLES])
-        if values not in toolchains:
-            toolchains[values] = f".toolchain-{len(toolchains) + 1}"
-            self.hidden[toolchains[values]] = {
-                "variables": dict(zip(_TOOLCHAIN_VARIABLES, values, strict=True))
-            }
-        return toolchains[values]
+        values = toolchain_values(spec, lock)
+        if values not in self._toolchains:
+            name = f".toolchain-{len(self._toolchains) + 1}"
+            self._toolchains[values] = name
+            own = dict(zip(TOOLCHAIN_VARIABLES, values, strict=True))
+            self.hidden[name] = {"variables": _literal(own)}
+        return self._toolchains[values]
 
 
 #: Those of ``SPEC_VARIABLES`` that a lock may hold any text for.
@@ -368,7 +374,7 @@ _FREE_TEXT = tuple(
 def _literal(own: dict[str, str]) -> dict[str, str]:
     """Double each ``$``: GitLab would put a variable's value where a lock's text has its name."""
     for name in _FREE_TEXT:
-        if "$" in own[name]:
+        if "$" in own.get(name, ""):
             own[name] = own[name].replace("$", "$$")
     return own
 
@@ -402,13 +408,6 @@ def _common(trees: Sequence[Tree]) -> dict[str, Any]:
 def _same(a: Any, b: Any) -> bool:
     """Equal, and of one type: 1 and true are different things in YAML."""
     return type(a) is type(b) and a == b
-
-
-_TOOLCHAIN_VARIABLES = (
-    "SPACK_JOB_SPEC_COMPILER_NAME",
-    "SPACK_JOB_SPEC_COMPILER_VERSION",
-    "SPACK_JOB_SPEC_ARCH",
-)
 
 
 def _phases(phases: Sequence[frozenset[str]], needs: Mapping[str, object]) -> list[tuple[str, ...]]:
