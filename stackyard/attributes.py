@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from stackyard.errors import StackError
 from stackyard.lock import Lock, Spec
-from stackyard.merge import loaded_values, merge_yaml, remove_yaml
+from stackyard.merge import literal, loaded_values, merge_yaml, remove_yaml
 from stackyard.spec import Matcher, Pattern, format_variants, parse_pattern
 
 __all__ = [
@@ -288,7 +288,7 @@ def _ask(groups: list[Group], mapping: Tree, lock: Lock, dynamic: DynamicMapping
     answers = dynamic(mapping, queries)
     merged: list[Group] = []
     for (group, key), answer in zip(jobs, answers, strict=True):
-        attributes = merge_yaml(group.attributes, answer) if answer else group.attributes
+        attributes = merge_yaml(group.attributes, literal(answer)) if answer else group.attributes
         merged.append(Group(attributes, (key,)))
     return _regroup(merged)
 

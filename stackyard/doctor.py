@@ -128,6 +128,8 @@ def _mirror_findings(work: Any, name: str, *, offline: bool) -> Iterator[Finding
 
 def _variable_findings(work: Any, name: str) -> Iterator[Finding]:
     """Variables that the stack's jobs read in CI; which are set here is told, never their values."""
+    from stackyard.edges.store import public_url  # noqa: PLC0415
+
     needed: dict[str, str] = {}
     for mirror in work.stack.mirrors.values():
         for connection in (mirror.fetch, mirror.push):
@@ -140,7 +142,9 @@ def _variable_findings(work: Any, name: str) -> Iterator[Finding]:
                     needed[variable] = f"credentials of the mirror {mirror.name}"
         if mirror.push_url.startswith("s3://") and not mirror.push.id_variable:
             for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-                needed.setdefault(variable, f"pushing to {mirror.push_url}, unless roles do it")
+                needed.setdefault(
+                    variable, f"pushing to {public_url(mirror.push_url)}, unless roles do it"
+                )
     destination = work.stack.mirrors.get("buildcache-destination")
     if destination is not None and destination.signed:
         needed["SPACK_SIGNING_KEY"] = "signing binaries"

@@ -14,6 +14,7 @@ from typing import Any
 
 from stackyard import __version__
 from stackyard.edges import console
+from stackyard.edges.files import read_bytes
 from stackyard.errors import ConfigError, StackError, StackyardError, StaleError
 from stackyard.steps import (
     Project,
@@ -209,11 +210,11 @@ def _copy_path(root: Path, context: Any) -> Path:
 def _copy_manifest(work: Work, plan: Any, context: Any) -> bytes:
     from stackyard.pipeline import PipelineType, copy_manifest  # noqa: PLC0415
 
-    specs = plan.builds
+    specs, lock = plan.builds, work.lock
     if context.type is PipelineType.COPY_ONLY:
-        specs = tuple(
-            work.lock.specs[key] for key in work.lock.order if not work.lock.specs[key].external
-        )
+        reached = lock.closure((*work.roots, *(root.hash for root in lock.included)))
+        whole = (lock.specs[key] for key in lock.order if key in reached)
+        specs = tuple(spec for spec in whole if not spec.external)
     manifest = copy_manifest(specs, context.fetch_url, work.project.env.copy_buildcache)
     return json.dumps(manifest).encode()
 
@@ -270,7 +271,9 @@ def _summary(plan: Any, pipeline: Any) -> None:
         )
         if plan.count(action)
     )
-    console.note(f"{counts or 'no specs'}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}")
+    console.note(
+        f"{counts or 'no specs'}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}"
+    )
 
 
 def _parent_files(project: Project) -> dict[Path, bytes]:
@@ -310,8 +313,7 @@ def _parent_files(project: Project) -> dict[Path, bytes]:
 def parent_is_fresh(project: Project) -> bool:
     """Whether the committed ``.gitlab-ci.yml`` is what would be rendered now."""
     return all(
-        path.is_file() and path.read_bytes() == data
-        for path, data in _parent_files(project).items()
+        path.is_file() and read_bytes(path) == data for path, data in _parent_files(project).items()
     )
 
 
@@ -336,7 +338,7 @@ def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
     stale: list[str] = []
     lines: list[str] = []
     for path, data in files.items():
-        old = path.read_bytes() if path.is_file() else b""
+        old = read_bytes(path) if path.is_file() else b""
         if old != data:
             stale.append(project.shown(path))
             lines += difflib.unified_diff(
@@ -444,8 +446,8 @@ def lock(
     work = load_work(open_project(), Request(stack=stack, lock=lock))
     result: dict[str, Any] = {"stack": work.stack.name, "lock": work.lock.where}
     if check:
-        result["roots"] = len(work.roots)
-        console.note(f"{work.lock.where} answers {work.stack.where}: {len(work.roots)} roots")
+        result["roots"] = sum(root.hash in work.roots for root in work.lock.roots)
+        console.note(f"{work.lock.where} answers {work.stack.where}: {result['roots']} roots")
     if verify:
         result |= _verify(work)
     if as_json:

@@ -131,7 +131,7 @@ class Lock(NamedTuple):
 
     ``specs`` is keyed by DAG hash. ``order`` holds the same hashes, dependencies first; it is the
     same for the same lock, whatever the order of its keys. ``included`` are the roots that came
-    with ``include_concrete``: Spack builds none of those.
+    with ``include_concrete``: Spack builds those that the manifest asks for in the same words.
     """
 
     where: str
@@ -181,7 +181,9 @@ def parse_lock(data: bytes, where: str) -> Lock:
     keys += _count_keys({k: v for k, v in document.items() if k not in _COUNTED})
     _refuse_duplicate_keys(data, keys, where)
     _refuse_dangling(specs, (*roots, *included), where)
-    spack = document.get("spack", {})
+    spack = document.get("spack") or {}
+    if not isinstance(spack, dict):
+        raise LockError("must be a mapping", where=f"{where}: spack")
     return Lock(
         where=where,
         version=version,
@@ -293,6 +295,9 @@ def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, An
     )
     if parts not in shared:  # a lock has few architectures: each is looked at once
         shared[parts] = tuple(_checked(part, _ARCH, "architecture") for part in parts)
+    for name in _MAPPINGS:
+        if name in node and not isinstance(node[name] or {}, dict):
+            raise LockError(f"{name} must be a mapping")
     annotations = node.get("annotations")
     if annotations is None and specfile >= 5 and "compiler" in node:
         raise LockError("a compiler attribute in a node of specfile version 5")
@@ -367,6 +372,9 @@ def _count_node_keys(node: dict[str, Any]) -> int:
             total += len(value)
     return total
 
+
+#: Keys of a node that hold mappings, if they are there.
+_MAPPINGS = ("parameters", "external", "compiler", "annotations", "build_spec")
 
 #: Keys of a node with mappings in mappings.
 _DEEP = frozenset({"arch", "external"})

@@ -16,7 +16,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["key_name", "loaded", "loaded_values", "merge_config", "merge_yaml", "remove_yaml"]
+__all__ = [
+    "key_name",
+    "literal",
+    "loaded",
+    "loaded_values",
+    "merge_config",
+    "merge_yaml",
+    "overrides",
+    "remove_yaml",
+]
+
+
+class _Overriding(str):
+    """A key that was written with ``::``. In a result it still replaces, where that is a source."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}:"
 
 
 class _Directive(NamedTuple):
@@ -26,8 +44,25 @@ class _Directive(NamedTuple):
     append: bool = False
 
 
+class _Literal(str):
+    """A key that says nothing but its name."""
+
+    __slots__ = ()
+
+
+def literal(value: Any) -> Any:
+    """The value with keys that ``merge_yaml`` takes as they are, whatever their ends."""
+    if isinstance(value, Mapping):
+        return {_Literal(key): literal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [literal(item) for item in value]
+    return value
+
+
 def _load(text: Any) -> tuple[Any, bool]:
     """The text as Spack's loader gives it, and whether it lost a colon."""
+    if isinstance(text, _Literal):
+        return text, False
     if isinstance(text, str) and text.endswith(":") and "@" not in text:
         return text[:-1], True
     return text, False
@@ -60,16 +95,23 @@ def loaded_values(value: Any) -> Any:
     return value
 
 
+def overrides(mapping: Mapping[Any, Any], name: str) -> bool:
+    """Whether the key ``name`` of a merged mapping was written with ``::``."""
+    return any(key == name and isinstance(key, _Overriding) for key in mapping)
+
+
 def _directive(key: Any) -> _Directive:
+    if isinstance(key, _Overriding | _Literal):
+        return _Directive(key, override=isinstance(key, _Overriding))
     name, override = _load(key)
     if isinstance(name, str):
-        if name.endswith(":"):
-            return _Directive(name[:-1], override=True)
         if name.endswith("+"):
             return _Directive(name[:-1], prepend=True)
         if name.endswith("-"):
             return _Directive(name[:-1], append=True)
-    return _Directive(name, override=override)
+        if override or name.endswith(":"):
+            return _Directive(_Overriding(name.removesuffix(":")), override=True)
+    return _Directive(name)
 
 
 def _entries(source: Mapping[Any, Any]) -> dict[Any, tuple[_Directive, Any]]:

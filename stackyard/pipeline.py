@@ -27,7 +27,7 @@ from stackyard.attributes import (
 )
 from stackyard.errors import LimitError, StackError
 from stackyard.lock import Lock, Spec
-from stackyard.merge import merge_yaml
+from stackyard.merge import merge_yaml, overrides
 from stackyard.plan import Plan
 from stackyard.settings import Limits
 
@@ -83,7 +83,8 @@ class PipelineType(enum.Enum):
 class Context(NamedTuple):
     """All that a pipeline depends on beside plan and attributes.
 
-    Folders are relative to the project's root, as the jobs see them.
+    Folders are relative to the project's root, as the jobs see them; ``given_root`` is the text
+    that ``artifacts_root`` was given as.
     """
 
     spack_version: str
@@ -91,11 +92,12 @@ class Context(NamedTuple):
     push_url: str
     fetch_url: str
     artifacts_root: str = "jobs_scratch_dir"
+    given_root: str = ""
     generate_job: str = "job-does-not-exist"
     generate_pipeline: str = "pipeline-does-not-exist"
     source_url: str = ""
     type: PipelineType | None = None
-    stack_name: str = ""
+    stack_name: str | None = None
     require_signing: bool = False
     prune_up_to_date: bool = True
     prune_unaffected: bool = False
@@ -311,8 +313,9 @@ class _Layout:
         """Fill ``jobs`` and ``hidden``, in the plan's order."""
         groups = list(groups)
         variables_of = [group.variables() for group in groups]
+        conditions = _retry_conditions(groups)
         bases = [
-            _build_attributes(group, shared, self._context)
+            _build_attributes(group, shared, conditions, self._context)
             for group, (shared, _) in zip(groups, variables_of, strict=True)
         ]
         self.hidden.update(_hoist(bases))
@@ -406,8 +409,8 @@ def _common(trees: Sequence[Tree]) -> dict[str, Any]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equal, and of one type: 1 and true are different things in YAML."""
-    return type(a) is type(b) and a == b
+    """Equal, and of one type at every depth: 1 and true are different things in YAML."""
+    return a is b or repr(a) == repr(b)
 
 
 def _phases(phases: Sequence[frozenset[str]], needs: Mapping[str, object]) -> list[tuple[str, ...]]:
@@ -423,14 +426,18 @@ def _phases(phases: Sequence[frozenset[str]], needs: Mapping[str, object]) -> li
     return [*result, tuple(left)] if left else result
 
 
+#: YAML readers take no longer key without a question mark before it.
+_LONGEST_KEY = 1000
+
+
 def _names(specs: Sequence[Spec], context: Context) -> dict[str, str]:
     """Job names within the limit. Two that were cut to one text would be one job for GitLab.
 
     So a cut name that another job has too keeps its hash and loses more of its front.
     """
-    limit = context.limits.name
+    limit = context.limits.name or _LONGEST_KEY
     names = {spec.hash: job_name(spec, context.build_group) for spec in specs}
-    if not limit or max(map(len, names.values())) <= limit:
+    if max(map(len, names.values())) <= limit:
         return names
     cut: dict[str, list[str]] = {}
     for key, name in names.items():
@@ -448,7 +455,20 @@ def _names(specs: Sequence[Spec], context: Context) -> dict[str, str]:
     return names
 
 
-def _build_attributes(group: Group, shared: Tree, context: Context) -> dict[str, Any]:
+def _retry_conditions(groups: Iterable[Group]) -> list[str]:
+    """When jobs are tried again: Spack adds what any of them says to the one list of them all."""
+    conditions = list(RETRY_WHEN)
+    for group in groups:
+        retry = group.attributes.get("retry")
+        if isinstance(retry, Mapping) and isinstance(retry.get("when"), list):
+            if not overrides(retry, "when"):
+                conditions = merge_yaml(conditions, retry["when"])
+    return conditions
+
+
+def _build_attributes(
+    group: Group, shared: Tree, conditions: Sequence[str], context: Context
+) -> dict[str, Any]:
     """The final attributes of a group, its marked variables left out."""
     attributes = dict(group.attributes)
     if not attributes.get("script"):
@@ -466,7 +486,7 @@ def _build_attributes(group: Group, shared: Tree, context: Context) -> dict[str,
         attributes["tags"] = tags + _TYPE_TAGS.get(context.type, [])
     attributes["artifacts"] = merge_yaml(attributes.get("artifacts") or {}, _artifacts(context))
     attributes["retry"] = merge_yaml(
-        {"max": 2, "when": list(RETRY_WHEN)}, attributes.get("retry", {})
+        {"max": 2, "when": list(conditions)}, attributes.get("retry", {})
     )
     attributes["interruptible"] = True
     attributes.pop("needs", None)
@@ -536,7 +556,7 @@ def _variables(context: Context) -> dict[str, str]:
     root = context.artifacts_root
     everything = not context.prune_up_to_date and not context.prune_unaffected
     variables = {
-        "SPACK_ARTIFACTS_ROOT": root,
+        "SPACK_ARTIFACTS_ROOT": context.given_root or root,
         "SPACK_CONCRETE_ENV_DIR": context.concrete_environment,
         "SPACK_VERSION": context.spack_version,
         "SPACK_CHECKOUT_VERSION": context.spack_checkout,
@@ -544,7 +564,7 @@ def _variables(context: Context) -> dict[str, str]:
         "SPACK_JOB_REPRO_DIR": f"{root}/reproduction",
         "SPACK_JOB_TEST_DIR": f"{root}/tests",
         "SPACK_PIPELINE_TYPE": context.type.value if context.type else "None",
-        "SPACK_CI_STACK_NAME": context.stack_name or "None",
+        "SPACK_CI_STACK_NAME": "None" if context.stack_name is None else context.stack_name,
         "SPACK_REBUILD_CHECK_UP_TO_DATE": str(context.prune_up_to_date),
         "SPACK_REBUILD_EVERYTHING": str(everything),
         "SPACK_REQUIRE_SIGNING": str(context.require_signing),

@@ -22,7 +22,8 @@ def plan_table(plan: Plan) -> str:
             keys.sort(key=lambda key: plan.graph.levels[key])
         for key in keys:
             spec, decision = plan.lock.specs[key], plan.decisions[key]
-            rows.append((spec.name, spec.version, key[:7], action.value, decision.reason))
+            reason = _printable(decision.reason)
+            rows.append((spec.name, spec.version, key[:7], action.value, reason))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -31,11 +32,18 @@ def plan_table(plan: Plan) -> str:
     return "\n".join([*lines, "", *_totals(plan)])
 
 
+def _printable(text: str) -> str:
+    """Text of a lock or a mirror as a terminal may see it: no line of its own, no control codes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _totals(plan: Plan) -> list[str]:
     counts = ", ".join(
         f"{plan.count(action)} {action.value}" for action in _ORDER if plan.count(action)
     )
-    lines = [f"{len(plan.decisions)} specs: {counts}"]
+    lines = [f"{len(plan.decisions)} specs{': ' if counts else ''}{counts}"]
     chain = plan.graph.chain()
     if chain:
         names = [plan.lock.specs[key].name for key in chain]

@@ -151,9 +151,13 @@ def _expanded(stack: Stack, project: Project) -> Any:
 
 
 def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
-    """Hashes of the lock's roots that the manifest asks for, in the lock's order."""
+    """Hashes of the lock's roots that the manifest asks for, in the lock's order.
+
+    So do roots of an included environment count that it asks for in the same words, as in Spack.
+    """
     # Most manifests list what they want word for word as Spack writes it into the lock.
-    if {str(entry) for entry in stack.specs} == {root.spec for root in lock.roots}:
+    words = {root.spec for root in lock.roots}
+    if not lock.included and {str(entry) for entry in stack.specs} == words:
         return tuple(dict.fromkeys(root.hash for root in lock.roots))
     from stackyard.speclist import surplus, unanswered  # noqa: PLC0415
 
@@ -168,9 +172,12 @@ def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
         )
     dropped = frozenset(surplus(lock.roots, asked))
     if dropped:
-        names = ", ".join(root.spec for root in dropped)
+        names = ", ".join(repr(root.spec) for root in dropped)
         console.warn(f"{lock.where}: roots that the manifest no longer asks for: {names}")
-    return tuple(dict.fromkeys(root.hash for root in lock.roots if root not in dropped))
+    foreign = frozenset(surplus(lock.included, asked))
+    roots = [root for root in lock.roots if root not in dropped]
+    roots += [root for root in lock.included if root not in foreign]
+    return tuple(dict.fromkeys(root.hash for root in roots))
 
 
 def plan_work(work: Work, request: Request, *, reading: bool | None = None) -> Plan:
@@ -224,8 +231,14 @@ def mirror_places(work: Work, request: Request) -> tuple[_Place, ...]:
     """The mirrors that count: those of ``--mirror``, else all of the stack's with binaries."""
     known = {mirror.fetch_url.rstrip("/"): mirror for mirror in work.stack.mirrors.values()}
     if request.mirrors:
+        from stackyard.edges.store import public_url  # noqa: PLC0415 - with what asks the mirrors
+
         return tuple(
-            _Place(url, url, known[url.rstrip("/")].signed if url.rstrip("/") in known else None)
+            _Place(
+                public_url(url),
+                url,
+                known[url.rstrip("/")].signed if url.rstrip("/") in known else None,
+            )
             for url in request.mirrors
         )
     return tuple(
@@ -428,6 +441,7 @@ def make_context(
     legacy = settings.pipeline
     return Context(
         artifacts_root=_relative_root(artifacts_root, work.project),
+        given_root=_given_root(artifacts_root, work.project),
         generate_job=env.ci_job_name or "job-does-not-exist",
         generate_pipeline=env.ci_pipeline_id or "pipeline-does-not-exist",
         spack_version=version,
@@ -436,7 +450,7 @@ def make_context(
         fetch_url=target.fetch_url,
         source_url=source.fetch_url if source else "",
         type=PipelineType.parse(env.pipeline_type),
-        stack_name=env.ci_stack_name or "",
+        stack_name=env.ci_stack_name,
         require_signing=(env.require_signing or "").lower() == "true",
         prune_up_to_date=prunes_up_to_date(work, request),
         prune_unaffected=prunes_unaffected(work, request),
@@ -475,6 +489,12 @@ def _relative_root(root: str, project: Project) -> str:
     folder = str(project_folder(project))
     absolute = posixpath.normpath(posixpath.join(folder, root or "jobs_scratch_dir"))
     return posixpath.relpath(absolute, folder)
+
+
+def _given_root(root: str, project: Project) -> str:
+    """What ``SPACK_ARTIFACTS_ROOT`` says: the text as it was given, but for a path in the project."""
+    folder = str(project_folder(project))
+    return posixpath.relpath(root, folder) if root.startswith(folder) else root
 
 
 def _spack_pin(work: Work) -> tuple[str, str]:

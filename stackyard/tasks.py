@@ -47,7 +47,9 @@ def _told(**options: Any) -> Callable[[Callable[..., None]], Any]:
             except StackyardError as error:
                 if isinstance(error, StaleError) and error.diff:
                     sys.stdout.write(error.diff)
-                raise Exit(f"error: {error}", code=error.code) from None
+                from stackyard.edges.console import printable  # noqa: PLC0415
+
+                raise Exit(printable(f"error: {error}"), code=error.code) from None
             except BrokenPipeError:
                 # The reader has seen enough (`| head`); nothing is left to say to it.
                 sys.stderr.close()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from stackyard import main
+from stackyard.edges import web
 from stackyard.lock import Lock, parse_lock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +67,12 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that runs the tests may be a CI job itself."""
     for name in filter(_TELLING.fullmatch, list(os.environ)):
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No long waits before what failed is tried again."""
+    monkeypatch.setattr(web, "_LONGEST_WAIT_S", 0.01)
 
 
 class Answer(NamedTuple):

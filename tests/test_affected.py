@@ -31,17 +31,18 @@ def lock(**versions: str) -> dict[str, Any]:
     changed = set(versions)
     while more := {name for name, needs in NEEDS.items() if changed & set(needs)} - changed:
         changed |= more
-    hashes = {
-        name: HASHES[name][:-1] + "2" if name in changed else HASHES[name] for name in NEEDS
-    }
+    hashes = {name: HASHES[name][:-1] + "2" if name in changed else HASHES[name] for name in NEEDS}
     nodes = [
         node(
             name,
             version=versions.get(name, "1.0"),
             hash=hashes[name],
             dependencies=[
-                {"name": need, "hash": hashes[need],
-                 "parameters": {"deptypes": ["build", "link"], "virtuals": []}}
+                {
+                    "name": need,
+                    "hash": hashes[need],
+                    "parameters": {"deptypes": ["build", "link"], "virtuals": []},
+                }
                 for need in needs
             ],
         )
@@ -111,8 +112,13 @@ CHANGES = [
 )
 @pytest.mark.parametrize("committed", [True, False])
 def test_changed_packages(
-    stackyard: Stackyard, repository: Project, git: Git,
-    versions: dict[str, str], expected: set[str], *, committed: bool,
+    stackyard: Stackyard,
+    repository: Project,
+    git: Git,
+    versions: dict[str, str],
+    expected: set[str],
+    *,
+    committed: bool,
 ) -> None:
     """The package, its dependents, and what those depend on; committed or not."""
     repository.write("stacks/demo/spack.lock", lock(**versions))
@@ -126,8 +132,11 @@ def test_pipeline_of_a_change(stackyard: Stackyard, repository: Project, git: Gi
     commit(git)
     answer = stackyard("generate", "--stack", "demo", "--no-prune", "--prune-unaffected")
     made = load(repository.child.read_bytes())
-    names = [job["variables"].get("SPACK_JOB_SPEC_PKG_NAME") for job in jobs_of(made).values()
-             if "variables" in job]
+    names = [
+        job["variables"].get("SPACK_JOB_SPEC_PKG_NAME")
+        for job in jobs_of(made).values()
+        if "variables" in job
+    ]
     assert sorted(filter(None, names)) == ["other", "tool"]
     assert made["variables"]["SPACK_REBUILD_EVERYTHING"] == "False"
     assert "1 specs changed since HEAD^, 2 are affected\n" in answer.err
@@ -148,7 +157,9 @@ def test_since_further_back(stackyard: Stackyard, repository: Project, git: Git)
 def changed_manifest(**sections: Any) -> dict[str, Any]:
     manifest = {
         "specs": ["app", "other"],
-        "mirrors": {"buildcache-destination": {"url": "s3://example-binaries/demo", "signed": False}},
+        "mirrors": {
+            "buildcache-destination": {"url": "s3://example-binaries/demo", "signed": False}
+        },
         "ci": CI_SECTION,
     }
     return {"spack": manifest | sections}
@@ -169,7 +180,12 @@ SECTIONS = [
     ("sections", "everything"), [c[1:] for c in SECTIONS], ids=[c[0] for c in SECTIONS]
 )
 def test_changed_manifests(
-    stackyard: Stackyard, repository: Project, git: Git, sections: dict[str, Any], *, everything: bool
+    stackyard: Stackyard,
+    repository: Project,
+    git: Git,
+    sections: dict[str, Any],
+    *,
+    everything: bool,
 ) -> None:
     """What the lock shows counts by the lock; a change of how jobs run concerns all of them."""
     repository.write("stacks/demo/spack.yaml", json.dumps(changed_manifest(**sections), indent=1))
@@ -252,7 +268,9 @@ def test_broken_manifest_before(stackyard: Stackyard, repository: Project, git: 
 
 
 def refused(stackyard: Stackyard, *flags: str) -> str:
-    answer = stackyard("generate", "--stack", "demo", "--prune-unaffected", "--no-prune", *flags, code=2)
+    answer = stackyard(
+        "generate", "--stack", "demo", "--prune-unaffected", "--no-prune", *flags, code=2
+    )
     assert answer.out == ""
     assert not Path("jobs_scratch_dir").exists()
     return answer.err
@@ -268,7 +286,10 @@ def test_unknown_revision(stackyard: Stackyard, repository: Project, revision: s
 
 
 def test_shallow_clone(
-    stackyard: Stackyard, repository: Project, git: Git, tmp_path: Path,
+    stackyard: Stackyard,
+    repository: Project,
+    git: Git,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     git("clone", "--quiet", "--depth", "1", repository.root.as_uri(), str(tmp_path / "shallow"))
@@ -324,10 +345,13 @@ def test_recipes_whose_name_python_cannot_spell(
     stackyard: Stackyard, project: Project, git: Git, tmp_path: Path
 ) -> None:
     """``py-numpy`` lies in ``py_numpy``, and ``7zip`` in ``_7zip``."""
-    made = document([node("py-numpy", hash="p" * 32), node("7zip", hash="z" * 32),
-                     node("plain", hash="q" * 32)])
-    made["roots"] = [{"hash": h, "spec": n} for n, h in
-                     (("py-numpy", "p" * 32), ("7zip", "z" * 32), ("plain", "q" * 32))]
+    made = document(
+        [node("py-numpy", hash="p" * 32), node("7zip", hash="z" * 32), node("plain", hash="q" * 32)]
+    )
+    made["roots"] = [
+        {"hash": h, "spec": n}
+        for n, h in (("py-numpy", "p" * 32), ("7zip", "z" * 32), ("plain", "q" * 32))
+    ]
     project.stack(made, specs=[])
     project.stack(made)
     git("init", "--quiet")
@@ -369,8 +393,13 @@ DEPTHS = [
 
 @pytest.mark.parametrize(("depth", "expected"), DEPTHS)
 def test_dependent_depth(
-    stackyard: Stackyard, repository: Project, git: Git, monkeypatch: pytest.MonkeyPatch,
-    depth: str, expected: set[str],
+    stackyard: Stackyard,
+    repository: Project,
+    git: Git,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    depth: str,
+    expected: set[str],
 ) -> None:
     repository.write("stacks/demo/spack.lock", lock(base="2.0"))
     commit(git)
@@ -390,5 +419,7 @@ def test_depth_that_is_no_number(
 def test_names_are_those_of_hashes() -> None:
     assert lock()["concrete_specs"].keys() == set(HASHES.values())
     assert lock(base="2.0")["concrete_specs"].keys() & set(HASHES.values()) == {
-        HASHES["tool"], HASHES["other"]}
+        HASHES["tool"],
+        HASHES["other"],
+    }
     assert key("lib") not in HASHES.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,7 @@ def test_settings(stackyard: Stackyard, two: Project) -> None:
     assert jobs["generate-first"]["before_script"] == [
         "python3 --version",
         "echo 'a: b'",
-        "python3 -m pip install --quiet "
-        "'stackyard @ git+https://git.example.com/stackyard@v1; it'\"'\"'s'",
+        f"python3 -m pip install --quiet {shlex.quote(SETTINGS['requirement'])}",
     ]
 
 

@@ -23,6 +23,8 @@ from stackyard import __version__, flow, tasks
 
 COLLECTION = Collection.from_module(tasks)
 NAMES = sorted(COLLECTION.task_names)
+#: What each task takes. Invoke hands a help text out once, so it is asked before any test runs.
+ARGUMENTS = {name: COLLECTION[name].get_arguments() for name in NAMES}
 
 CHAIN = document({"app": ["lib"], "lib": ["base"], "base": []})
 
@@ -43,7 +45,8 @@ def invoke(*arguments: str, cwd: Path, **env: str) -> Answer:
 def body(name: str) -> Callable[..., None]:
     """The function that a task was made of."""
     task: Task[Any] = COLLECTION[name]
-    return inspect.unwrap(task.body)
+    function: Callable[..., None] = inspect.unwrap(task.body)
+    return function
 
 
 @pytest.fixture
@@ -67,11 +70,10 @@ def test_each_task_is_explained(name: str) -> None:
     assert len(summary) <= 100
     parameters = list(inspect.signature(function).parameters.values())[1:]
     assert [p.name for p in parameters if p.default is inspect.Parameter.empty] == []
-    task: Task[Any] = COLLECTION[name]
-    helped = {argument.name: argument.help for argument in task.get_arguments()}
+    helped = {argument.name: argument.help for argument in ARGUMENTS[name]}
     assert set(helped) == {p.name for p in parameters}
     assert [name for name, text in helped.items() if not text] == []
-    assert list(task.positional) == []
+    assert list(COLLECTION[name].positional) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,14 +81,14 @@ def test_help_never_runs_the_task(
     name: str, stackyard: Stackyard, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "_flow", lambda: pytest.fail("the task ran"))
-    options = [argument.name for argument in COLLECTION[name].get_arguments()]
+    options = [argument.name for argument in ARGUMENTS[name]]
     for arguments in ([name, "--help"], ["--help", name], [name, "-h"]):
         answer = stackyard(*arguments)
         assert answer.err == ""
         assert answer.out.startswith(f"Usage: stackyard [--core-opts] {name} ")
         for option in options:
             assert f"--{option.replace('_', '-')}" in answer.out
-    for argument in COLLECTION[name].get_arguments():
+    for argument in ARGUMENTS[name]:
         if argument.kind is bool:
             flag = f"--{argument.name.replace('_', '-')}"
             assert stackyard(name, flag, "--help").out == answer.out
@@ -151,10 +153,9 @@ def test_no_project(stackyard: Stackyard, tmp_path: Path, monkeypatch: pytest.Mo
     for arguments in (["generate"], ["plan"], ["doctor"], ["lock", "--check"], ["graph"]):
         answer = stackyard(*arguments, code=2)
         assert answer.out == ""
-        assert answer.err == (
-            f"error: {tmp_path}: no invoke.yaml and no folder stacks/ here or above\n"
-            "  hint: go into a project, or make one: invoke init\n"
-        )
+        said, hint, *rest = answer.err.splitlines()
+        assert said == f"error: {tmp_path}: no invoke.yaml and no folder stacks/ here or above"
+        assert (hint[:8], rest) == ("  hint: ", [])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +192,9 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("content", "where"), [c[1:] for c in SETTINGS], ids=[c[0] for c in SETTINGS])
+@pytest.mark.parametrize(
+    ("content", "where"), [c[1:] for c in SETTINGS], ids=[c[0] for c in SETTINGS]
+)
 def test_bad_settings(
     stackyard: Stackyard, demo: Project, content: str | bytes, where: str
 ) -> None:
@@ -200,10 +203,10 @@ def test_bad_settings(
         assert error(refused(stackyard, demo, 2, task)).startswith(f"error: {where}")
 
 
-@pytest.mark.parametrize(("content", "where"), [c[1:] for c in SETTINGS], ids=[c[0] for c in SETTINGS])
-def test_bad_settings_with_invoke_itself(
-    tmp_path: Path, content: str | bytes, where: str
-) -> None:
+@pytest.mark.parametrize(
+    ("content", "where"), [c[1:] for c in SETTINGS], ids=[c[0] for c in SETTINGS]
+)
+def test_bad_settings_with_invoke_itself(tmp_path: Path, content: str | bytes, where: str) -> None:
     """Invoke reads the file as well, before any task, and would show a traceback."""
     clone = Project(tmp_path)
     clone.write("tasks.py", (ROOT / "tasks.py").read_bytes())
@@ -304,6 +307,7 @@ def test_unreadable_mirror(stackyard: Stackyard, demo: Project) -> None:
     )
 
 
+@pytest.mark.usefixtures("hurried")
 def test_server_that_is_down(stackyard: Stackyard, demo: Project) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["bar", "note", "out", "warn"]
+__all__ = ["bar", "note", "out", "printable", "warn"]
+
+
+def printable(text: str) -> str:
+    """The text without control codes, which may come from a lock or a mirror."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def note(text: str) -> None:
     """A line of progress."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def warn(text: str) -> None:
     """Something that is not an error and that the user should know."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"warning: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def bar(label: str, done: int, total: int) -> None:

@@ -57,7 +57,7 @@ def find_root(start: str | Path) -> Path:
     raise ConfigError(
         f"no {SETTINGS_FILE} and no folder stacks/ here or above",
         where=str(folder),
-        hint="go into a project, or make one: invoke init",
+        hint="go into a project, or begin one: a spack.yaml in stacks/NAME/",
     )
 
 
