@@ -460,9 +460,9 @@ def _retry_conditions(groups: Iterable[Group]) -> list[str]:
     conditions = list(RETRY_WHEN)
     for group in groups:
         retry = group.attributes.get("retry")
-        if isinstance(retry, Mapping) and isinstance(retry.get("when"), list):
-            if not overrides(retry, "when"):
-                conditions = merge_yaml(conditions, retry["when"])
+        own = retry.get("when") if isinstance(retry, Mapping) else None
+        if isinstance(own, list) and not overrides(retry, "when"):
+            conditions = merge_yaml(conditions, own)
     return conditions
 
 

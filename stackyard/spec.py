@@ -317,7 +317,8 @@ def format_variants(parameters: Mapping[str, Any], patches: Iterable[str] = ()) 
     shown = dict(parameters)
     if sums := tuple(patches):
         shown["patches"] = list(sums)
-    switches, others = [], []
+    switches: list[str] = []
+    others: list[str] = []
     for name in sorted(shown):
         value = shown[name]
         if name in FLAGS:

@@ -225,10 +225,7 @@ BROKEN_LOCKS: dict[str, bytes] = {
 
 @pytest.mark.parametrize(
     "data",
-    [
-        pytest.param(data, id=name)
-        for name, data in BROKEN_LOCKS.items()
-    ],
+    [pytest.param(data, id=name) for name, data in BROKEN_LOCKS.items()],
 )
 def test_broken_locks(stackyard: Stackyard, project: Project, data: bytes) -> None:
     project.stack(CHAIN)
