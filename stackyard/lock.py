@@ -131,7 +131,7 @@ class Lock(NamedTuple):
 
     ``specs`` is keyed by DAG hash. ``order`` holds the same hashes, dependencies first; it is the
     same for the same lock, whatever the order of its keys. ``included`` are the roots that came
-    with ``include_concrete``: Spack builds those that the manifest asks for in the same words.
+    with ``include_concrete``: Spack builds none of those.
     """
 
     where: str

@@ -460,7 +460,8 @@ def _retry_conditions(groups: Iterable[Group]) -> list[str]:
     conditions = list(RETRY_WHEN)
     for group in groups:
         retry = group.attributes.get("retry")
-        own = retry.get("when") if isinstance(retry, Mapping) else None
+        retry = retry if isinstance(retry, Mapping) else {}
+        own = retry.get("when")
         if isinstance(own, list) and not overrides(retry, "when"):
             conditions = merge_yaml(conditions, own)
     return conditions

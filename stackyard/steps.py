@@ -151,13 +151,10 @@ def _expanded(stack: Stack, project: Project) -> Any:
 
 
 def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
-    """Hashes of the lock's roots that the manifest asks for, in the lock's order.
-
-    So do roots of an included environment count that it asks for in the same words, as in Spack.
-    """
+    """Hashes of the lock's roots that the manifest asks for, in the lock's order."""
     # Most manifests list what they want word for word as Spack writes it into the lock.
     words = {root.spec for root in lock.roots}
-    if not lock.included and {str(entry) for entry in stack.specs} == words:
+    if {str(entry) for entry in stack.specs} == words:
         return tuple(dict.fromkeys(root.hash for root in lock.roots))
     from stackyard.speclist import surplus, unanswered  # noqa: PLC0415
 
@@ -174,10 +171,7 @@ def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
     if dropped:
         names = ", ".join(repr(root.spec) for root in dropped)
         console.warn(f"{lock.where}: roots that the manifest no longer asks for: {names}")
-    foreign = frozenset(surplus(lock.included, asked))
-    roots = [root for root in lock.roots if root not in dropped]
-    roots += [root for root in lock.included if root not in foreign]
-    return tuple(dict.fromkeys(root.hash for root in roots))
+    return tuple(dict.fromkeys(root.hash for root in lock.roots if root not in dropped))
 
 
 def plan_work(work: Work, request: Request, *, reading: bool | None = None) -> Plan:
