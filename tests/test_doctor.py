@@ -10,7 +10,7 @@ import pytest
 from conftest import DATA, Project, Stackyard
 from locks import document, key, node
 
-from stackyard.doctor import Finding
+from stackyard.flow.examination import Finding
 
 CHAIN = document({"app": ["lib"], "lib": []})
 SECRET = "hunter2-hunter2"  # noqa: S105 - made up

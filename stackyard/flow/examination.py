@@ -74,7 +74,7 @@ def _tried(check: str, step: Callable[[], Any]) -> tuple[Any, list[Finding]]:
 
 def _stack_findings(project: Any, name: str, *, offline: bool) -> Iterator[Finding]:
     from stackyard.flow import stack_warnings  # noqa: PLC0415
-    from stackyard.steps import Request, load_work  # noqa: PLC0415
+    from stackyard.flow.steps import Request, load_work  # noqa: PLC0415
 
     work, troubles = _tried(
         f"{name}: stack and lock", lambda: load_work(project, Request(stack=name))
@@ -94,7 +94,7 @@ def _stack_findings(project: Any, name: str, *, offline: bool) -> Iterator[Findi
 
 
 def _mirror_findings(work: Any, name: str, *, offline: bool) -> Iterator[Finding]:
-    from stackyard.steps import Request, mirror_places  # noqa: PLC0415
+    from stackyard.flow.steps import Request, mirror_places  # noqa: PLC0415
 
     if "buildcache-destination" not in work.stack.mirrors:
         yield Finding(

@@ -1,6 +1,7 @@
 """The table of contents: one function for each task, each a list of steps.
 
-Steps that several tasks share are in ``stackyard.steps``.
+Steps that several tasks share are in ``stackyard.flow.steps``. What decides is in the core, what
+touches the world in ``stackyard.edges``; here the two are joined.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from stackyard import __version__
 from stackyard.edges import console
 from stackyard.edges.files import read_bytes
 from stackyard.errors import ConfigError, StackError, StackyardError, StaleError
-from stackyard.steps import (
+from stackyard.flow.steps import (
     Project,
     Request,
     Work,
@@ -278,10 +279,10 @@ def _summary(plan: Any, pipeline: Any) -> None:
 
 def _parent_files(project: Project) -> dict[Path, bytes]:
     from stackyard.edges.stacks import list_stacks  # noqa: PLC0415
+    from stackyard.flow.steps import read_stack  # noqa: PLC0415
     from stackyard.parent import ParentStack, parent_values  # noqa: PLC0415
     from stackyard.render import render  # noqa: PLC0415
     from stackyard.settings import make_settings  # noqa: PLC0415
-    from stackyard.steps import read_stack  # noqa: PLC0415
 
     settings = make_settings(project.settings)
     stacks = []
@@ -475,7 +476,7 @@ def _verify(work: Work) -> dict[str, Any]:
 
 def doctor(*, stack: str = "", offline: bool = False, as_json: bool = False) -> None:
     """Look at everything that a run needs, and say what is missing."""
-    from stackyard.doctor import examine  # noqa: PLC0415
+    from stackyard.flow.examination import examine  # noqa: PLC0415
 
     findings = examine(open_project(), stack=stack, offline=offline)
     if as_json:
@@ -534,7 +535,7 @@ def _must_follow(argv: Sequence[str]) -> None:
     from stackyard.errors import ToolError  # noqa: PLC0415
 
     root = open_project().root
-    if not (root / "stackyard" / "flow.py").is_file():
+    if not (root / "stackyard" / "flow" / "__init__.py").is_file():
         raise ConfigError(
             "this task works on Stackyard's own code, in a clone of it", where=str(root)
         )
