@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,24 @@ def test_failing_rename_leaves_no_temporary_file(
     with pytest.raises(StackyardError, match="read-only file system"):
         write_files({tmp_path / "a": b"1", tmp_path / "b": b"2"})
     assert content(tmp_path) == {}
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write_files({pipe: b"through", tmp_path / "file": b"beside"})
+    reader.join(timeout=10)
+    assert got == [b"through"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert (tmp_path / "file").read_bytes() == b"beside"
+
+
+def test_a_device_is_never_replaced() -> None:
+    before = os.stat("/dev/null")
+    write_files({"/dev/null": b"gone"})
+    after = os.stat("/dev/null")
+    assert (before.st_ino, before.st_rdev) == (after.st_ino, after.st_rdev)
+    assert stat.S_ISCHR(after.st_mode)

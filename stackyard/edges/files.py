@@ -40,12 +40,16 @@ def write_files(files: Mapping[AnyPath, bytes]) -> tuple[Path, ...]:
 
     All contents lie beside their targets before the first target is replaced, so that a full disk
     changes nothing. Folders are made; an existing file keeps its mode, and one with the same
-    content is left alone; a symbolic link stays, what it points at is replaced. Raises
-    StackyardError, after removing what is half written.
+    content is left alone; a symbolic link stays, what it points at is replaced. A device or a
+    pipe (``/dev/stdout``) is written to, last, and never replaced. Raises StackyardError, after
+    removing what is half written.
     """
     pending: list[tuple[Path, Path]] = []
+    streams = {path: data for path, data in files.items() if _is_stream(path)}
     try:
         for path, data in files.items():
+            if path in streams:
+                continue
             try:
                 target = Path(os.path.realpath(str(path)))
                 if _same_content(target, data):
@@ -58,10 +62,29 @@ def write_files(files: Mapping[AnyPath, bytes]) -> tuple[Path, ...]:
                 temporary.replace(target)
             except OSError as problem:
                 raise _failure(target, problem) from problem
+        for path, data in streams.items():
+            _write_stream(path, data)
     finally:
         for _, temporary in pending:
             temporary.unlink(missing_ok=True)
     return tuple(target for target, _ in pending)
+
+
+def _is_stream(path: AnyPath) -> bool:
+    """Whether the path is there and is neither a file nor a folder."""
+    try:
+        mode = Path(str(path)).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _write_stream(path: AnyPath, data: bytes) -> None:
+    try:
+        with Path(str(path)).open("wb") as stream:
+            stream.write(data)
+    except OSError as problem:
+        raise _failure(str(path), problem) from problem
 
 
 def _failure(path: str | Path, problem: OSError | ValueError) -> StackyardError:
