@@ -135,11 +135,3 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     assert got == [b"through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert (tmp_path / "file").read_bytes() == b"beside"
-
-
-def test_a_device_is_never_replaced() -> None:
-    before = os.stat("/dev/null")
-    write_files({"/dev/null": b"gone"})
-    after = os.stat("/dev/null")
-    assert (before.st_ino, before.st_rdev) == (after.st_ino, after.st_rdev)
-    assert stat.S_ISCHR(after.st_mode)
