@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,8 @@ def _told(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
                 raise Exit(printable(f"error: {error}"), code=error.code) from None
             except BrokenPipeError:
-                # The reader has seen enough (`| head`); nothing is left to say to it.
-                sys.stderr.close()
+                # The reader has seen enough (`| head`); what is still buffered goes nowhere.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=0) from None
             finally:
                 if collecting:
