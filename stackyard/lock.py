@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stackyard.errors import LockError
@@ -26,6 +26,7 @@ SPECFILE_OF_LOCKFILE = {4: 3, 5: 4, 6: 5}
 #: ``IDENTIFIER`` in ``spec_parser.py``, ``VALID_VERSION`` in ``version_types.py`` and git refs.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _VERSION = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_.=/-]*")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _HASH = re.compile(r"[a-z2-7]{32}")
 _ARCH = re.compile(r"[A-Za-z0-9_.+:-]+")
 
@@ -181,14 +182,12 @@ def parse_lock(data: bytes, where: str) -> Lock:
     keys += _count_keys({k: v for k, v in document.items() if k not in _COUNTED})
     _refuse_duplicate_keys(data, keys, where)
     _refuse_dangling(specs, (*roots, *included), where)
-    spack = document.get("spack") or {}
-    if not isinstance(spack, dict):
-        raise LockError("must be a mapping", where=f"{where}: spack")
+    spack_version, spack_commit = _spack(document, where)
     return Lock(
         where=where,
         version=version,
-        spack_version=str(spack.get("version", "")),
-        spack_commit=str(spack.get("commit", "")),
+        spack_version=spack_version,
+        spack_commit=spack_commit,
         roots=roots,
         included=included,
         specs=specs,
@@ -198,7 +197,7 @@ def parse_lock(data: bytes, where: str) -> Lock:
 
 def _load(data: bytes, where: str) -> dict[str, Any]:
     if not data.strip():
-        raise LockError("the file is empty", where=where, hint="run: invoke lock")
+        raise LockError("the file is empty", where=where, hint="run: spack concretize")
     try:
         document = json.loads(data)
     except json.JSONDecodeError as error:
@@ -207,7 +206,7 @@ def _load(data: bytes, where: str) -> dict[str, Any]:
         raise LockError(
             f"{what} (line {error.lineno}, column {error.colno}: {error.msg})",
             where=where,
-            hint="restore it from git, or run: invoke lock",
+            hint="restore it from git, or concretize again",
         ) from None
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise LockError(f"the file is not JSON ({error})", where=where) from None
@@ -219,14 +218,31 @@ def _load(data: bytes, where: str) -> dict[str, Any]:
 def _versions(document: dict[str, Any], where: str) -> tuple[int, int]:
     meta = document.get("_meta")
     version = meta.get("lockfile-version") if isinstance(meta, dict) else None
-    if version not in SPECFILE_OF_LOCKFILE:
+    if type(version) is not int or version not in SPECFILE_OF_LOCKFILE:
         known = ", ".join(map(str, SPECFILE_OF_LOCKFILE))
         raise LockError(
             f"lockfile version {version!r} is not one of {known}",
             where=f"{where}: _meta.lockfile-version",
-            hint="a newer Spack wrote it: update stackyard; an older one: run invoke lock",
+            hint="a newer Spack wrote it: update stackyard; an older one: concretize again",
         )
     return version, SPECFILE_OF_LOCKFILE[version]
+
+
+def _spack(document: dict[str, Any], where: str) -> tuple[str, str]:
+    """Version and commit of the Spack that made the lock; empty where it does not say.
+
+    Both end up in ``git checkout`` lines of jobs.
+    """
+    spack = document.get("spack") or {}
+    if not isinstance(spack, dict):
+        raise LockError("must be a mapping", where=f"{where}: spack")
+    try:
+        return (
+            _checked(spack["version"], _VERSION, "version") if spack.get("version") else "",
+            _checked(spack["commit"], _COMMIT, "commit") if spack.get("commit") else "",
+        )
+    except LockError as error:
+        raise LockError(error.message, where=f"{where}: spack") from None
 
 
 #: Top-level keys whose JSON keys ``_collect`` and the loop over the nodes count themselves.
@@ -295,9 +311,7 @@ def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, An
     )
     if parts not in shared:  # a lock has few architectures: each is looked at once
         shared[parts] = tuple(_checked(part, _ARCH, "architecture") for part in parts)
-    for name in _MAPPINGS:
-        if name in node and not isinstance(node[name] or {}, dict):
-            raise LockError(f"{name} must be a mapping")
+    _check_shape(node)
     annotations = node.get("annotations")
     if annotations is None and specfile >= 5 and "compiler" in node:
         raise LockError("a compiler attribute in a node of specfile version 5")
@@ -312,6 +326,58 @@ def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, An
         node,
         annotations["original_specfile_version"] if annotations else specfile,
     )
+
+
+def _check_shape(node: dict[str, Any]) -> None:
+    """What a node may have beside name, version, arch and dependencies, of the right types."""
+    for name, (fits, what) in _SHAPES.items():
+        if (value := node.get(name)) and not fits(value):
+            raise LockError(f"{name} must be {what}")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_parameters(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        one.__class__ in _SCALARS
+        or (one.__class__ is list and all(item.__class__ in _SCALARS for item in one))
+        for one in value.values()
+    )
+
+
+def _is_external(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("path") or "", str)
+        and _is_texts(value.get("module") or [])
+    )
+
+
+def _is_annotations(value: Any) -> bool:
+    version = value.get("original_specfile_version") if isinstance(value, dict) else None
+    return type(version) is int and 1 <= version <= max(SPECFILE_OF_LOCKFILE.values())
+
+
+_SCALARS = frozenset({str, bool, int, float})
+
+#: The other keys of a node: a test that their values pass if they are there, and its words.
+_SHAPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "parameters": (_is_parameters, "a mapping of texts, switches and lists of them"),
+    "patches": (_is_texts, "a list of texts"),
+    "namespace": (lambda value: isinstance(value, str), "a text"),
+    "external": (_is_external, "a mapping with a text as path and a list of texts as module"),
+    "annotations": (_is_annotations, "a mapping with a specfile version from 1 to 5"),
+    "compiler": (
+        lambda value: isinstance(value, dict) and {"name", "version"} <= value.keys(),
+        "a mapping with name and version",
+    ),
+    "build_spec": (
+        lambda value: isinstance(value, dict) and isinstance(value.get("hash"), str),
+        "a mapping with a hash",
+    ),
+}
 
 
 def _edge(entry: dict[str, Any], shared: dict[object, Any]) -> str:
@@ -373,9 +439,6 @@ def _count_node_keys(node: dict[str, Any]) -> int:
     return total
 
 
-#: Keys of a node that hold mappings, if they are there.
-_MAPPINGS = ("parameters", "external", "compiler", "annotations", "build_spec")
-
 #: Keys of a node with mappings in mappings.
 _DEEP = frozenset({"arch", "external"})
 
@@ -386,7 +449,8 @@ def _refuse_duplicate_keys(data: bytes, keys: int, where: str) -> None:
     Parsing again with a hook costs as much as all the rest, so it is done only where the text has
     another number of ``":`` than the parsed value has keys. Spack writes no space before a colon.
     """
-    if data.count(b'":') == keys:
+    spaced = any(mark in data for mark in (b'" ', b'"\t', b'"\n', b'"\r'))
+    if data.count(b'":') == keys and not (spaced and re.search(rb'"\s+:', data)):
         return
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -397,7 +461,7 @@ def _refuse_duplicate_keys(data: bytes, keys: int, where: str) -> None:
             raise LockError(
                 f"the key {twice!r} stands twice in one mapping",
                 where=where,
-                hint="a merge of two locks? make the lock anew: invoke lock",
+                hint="a merge of two locks? concretize again",
             )
         return value
 

@@ -174,6 +174,7 @@ def make_graph(children: Mapping[str, Sequence[str]], kept: AbstractSet[str]) ->
     bit = {key: index for index, key in enumerate(key for key in children if key in kept)}
     below: dict[str, int] = {}  # all kept nodes under a node, itself included if it is kept
     direct: dict[str, tuple[str, ...]] = {}  # nearest kept nodes, reduced
+    passed: dict[str, list[str]] = {}  # the same of a node that is passed through, not reduced
     levels: dict[str, int] = {}
     all_needs: dict[str, tuple[str, ...]] = {}
     for key, dependencies in children.items():
@@ -182,9 +183,11 @@ def make_graph(children: Mapping[str, Sequence[str]], kept: AbstractSet[str]) ->
             if child in bit:
                 wide.append(child)
             else:
-                wide.extend(direct[child])
+                wide.extend(passed[child])
         needs, union = _reduce(wide, bit, below)
         direct[key] = needs
+        if key not in bit:
+            passed[key] = list(dict.fromkeys(wide))
         below[key] = union
         if key in bit:
             below[key] |= 1 << bit[key]

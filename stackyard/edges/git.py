@@ -51,7 +51,11 @@ def changed_files(repository: Path, since: str) -> frozenset[str]:
 def file_at(repository: Path, revision: str, path: Path) -> bytes | None:
     """The file's bytes at a revision; None where it was not there."""
     commit = _commit(repository, revision)
-    name = path.resolve().relative_to(repository.resolve()).as_posix()
+    # The file itself may be a link: git knows it by the place of the link.
+    place, root = path.parent.resolve() / path.name, repository.resolve()
+    if not place.is_relative_to(root):
+        return None
+    name = place.relative_to(root).as_posix()
     if _git(repository, "cat-file", "-e", f"{commit}:{name}").code:
         return None
     output = _git(repository, "cat-file", "blob", f"{commit}:{name}")
