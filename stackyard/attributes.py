@@ -61,7 +61,8 @@ TOOLCHAIN_VARIABLES = (
     "SPACK_JOB_SPEC_ARCH",
 )
 
-#: Marks for all seven while a group is merged. NUL cannot come from a YAML file.
+#: Marks for all seven while a group is merged. Nothing that is merged has a NUL in it: YAML cannot,
+#: and an answer of a dynamic mapping with one is refused.
 MARKS = {name: f"\0{name}\0" for name in SPEC_VARIABLES}
 
 _SERVICE_JOBS = ("copy", "cleanup", "noop", "reindex", "signing")

@@ -331,7 +331,7 @@ def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, An
 def _check_shape(node: dict[str, Any]) -> None:
     """What a node may have beside name, version, arch and dependencies, of the right types."""
     for name, (fits, what) in _SHAPES.items():
-        if (value := node.get(name)) and not fits(value):
+        if name in node and not fits(node[name]):
             raise LockError(f"{name} must be {what}")
 
 
@@ -348,7 +348,7 @@ def _is_parameters(value: Any) -> bool:
 
 
 def _is_external(value: Any) -> bool:
-    return (
+    return not value or (
         isinstance(value, dict)
         and isinstance(value.get("path") or "", str)
         and _is_texts(value.get("module") or [])
@@ -366,7 +366,7 @@ _SCALARS = frozenset({str, bool, int, float})
 _SHAPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "parameters": (_is_parameters, "a mapping of texts, switches and lists of them"),
     "patches": (_is_texts, "a list of texts"),
-    "namespace": (lambda value: isinstance(value, str), "a text"),
+    "namespace": (lambda value: value is None or isinstance(value, str), "a text"),
     "external": (_is_external, "a mapping with a text as path and a list of texts as module"),
     "annotations": (_is_annotations, "a mapping with a specfile version from 1 to 5"),
     "compiler": (

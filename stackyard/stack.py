@@ -46,6 +46,7 @@ __all__ = [
     "Mirror",
     "Scope",
     "Stack",
+    "check_attributes",
     "concrete_manifest",
     "is_url",
     "make_mirror",
@@ -121,6 +122,11 @@ _DYNAMIC = _map(
         )
     }
 )
+
+
+def check_attributes(attributes: Any, where: str) -> None:
+    """Raise StackError if this is not what the attributes of a job may look like."""
+    _ATTRIBUTES.check(attributes, "", Report(where, StackError))
 
 
 def _job_kinds() -> dict[str, Map]:

@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,8 @@ from urllib.parse import urlsplit
 
 from stackyard.edges.api import ask_json
 from stackyard.edges.parallel import parallel_map
-from stackyard.errors import StoreError
+from stackyard.errors import StackError, StoreError
+from stackyard.stack import check_attributes
 
 __all__ = ["DynamicService"]
 
@@ -55,7 +57,13 @@ class DynamicService:
             for key, value in (mapping.get("header") or {}).items()
         }
         timeout_s = min(float(mapping.get("timeout") or _EACH_S), self._total_s)
-        url = urlsplit(mapping["endpoint"])
+        try:
+            url = urlsplit(mapping["endpoint"])
+        except ValueError as error:
+            raise StackError(
+                f"{mapping['endpoint']!r} is no URL: {error}",
+                where="spack.ci.pipeline-gen: dynamic-mapping.endpoint",
+            ) from None
 
         def ask(query: str) -> Any:
             left = end - time.monotonic()
@@ -92,8 +100,16 @@ class DynamicService:
         """The answer's keys that are wanted: not ignored, and allowed if there is such a list."""
         if isinstance(answer, StoreError):
             return None
-        if not isinstance(answer, dict):
-            self._warn(f"dynamic mapping {name}: the answer is not a mapping, ignored")
+        given = answer
+        if isinstance(answer, dict):  # null takes an attribute away, whatever its shape
+            given = {key: value for key, value in answer.items() if value is not None}
+        try:
+            check_attributes(given, f"dynamic mapping {name}".rstrip())
+        except StackError as error:
+            self._warn(f"{error.where}: {error.message}: no job could take it, ignored")
+            return None
+        if "\\u0000" in json.dumps(answer):  # the marks of stackyard.attributes are made of it
+            self._warn(f"dynamic mapping {name}: an answer with NUL in it, ignored")
             return None
         required = set(mapping.get("require") or ())
         allowed = set(mapping.get("allow") or ()) | required
