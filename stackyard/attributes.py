@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
-from stackyard.errors import StackError
+from stackyard.errors import SpecError, StackError
 from stackyard.lock import Lock, Spec
 from stackyard.merge import literal, loaded_values, merge_yaml, remove_yaml
 from stackyard.spec import Matcher, Pattern, format_variants, parse_pattern
@@ -138,9 +138,14 @@ def make_attributes(
     groups = [Group({"variables": marks}, tuple(spec.hash for spec in specs))] if specs else []
     services: dict[str, Any] = {name: {} for name in _SERVICE_JOBS}
     matcher = Matcher(lock)
+    places = [
+        f"spack.ci.pipeline-gen[{number}].submapping"
+        for number, entry in enumerate(ci.get("pipeline-gen") or ())
+        if "submapping" in _plain_keys(entry)
+    ]
     for section in reversed(_entries(ci, fix)):
         if "submapping" in section:
-            rules = _Rules(section, lock, matcher, fix)
+            rules = _Rules(section, lock, matcher, fix, places.pop())
             groups = [part for group in groups for part in rules.split(group)]
         elif "dynamic-mapping" in section:
             if dynamic is not None:
@@ -239,7 +244,10 @@ def _removable(gone: Tree) -> Tree:
 class _Rules:
     """One ``submapping``: which of its items apply to a spec, and what they do to a group."""
 
-    def __init__(self, section: Tree, lock: Lock, matcher: Matcher, fix: frozenset[str]) -> None:
+    def __init__(
+        self, section: Tree, lock: Lock, matcher: Matcher, fix: frozenset[str], where: str
+    ) -> None:
+        self._where = where
         self._lock = lock
         self._matcher = matcher
         self._fix = fix
@@ -248,10 +256,13 @@ class _Rules:
         order = range(len(self._items))
         topmost = self._first and "first-match" in fix
         self._order = tuple(order) if topmost else tuple(reversed(order))
-        self._tests = [self._test(item["match"]) for item in self._items]
+        self._tests = [
+            self._test(item["match"], f"{where}[{index}].match")
+            for index, item in enumerate(self._items)
+        ]
 
-    def _test(self, texts: Sequence[str]) -> tuple[frozenset[str], tuple[Pattern, ...]]:
-        patterns = _patterns(texts, self._fix)
+    def _test(self, texts: Sequence[str], where: str) -> tuple[frozenset[str], tuple[Pattern, ...]]:
+        patterns = _patterns(texts, self._fix, where)
         names = {spec.name for spec in self._lock.specs.values()}
         plain = {p.only_name for p in patterns if p.only_name in names}
         return frozenset(n for n in plain if n), tuple(
@@ -263,7 +274,9 @@ class _Rules:
         found = []
         for index in self._order:
             names, patterns = self._tests[index]
-            if spec.name in names or any(self._matcher.matches(spec, p) for p in patterns):
+            if spec.name in names or _any_matches(
+                self._matcher, spec, patterns, f"{self._where}[{index}].match"
+            ):
                 found.append(index)
                 if self._first:
                     break
@@ -280,6 +293,13 @@ class _Rules:
                 attributes = _change(attributes, self._items[index], "build", self._fix)
             parts.append(Group(attributes, tuple(keys)))
         return parts
+
+
+def _any_matches(matcher: Matcher, spec: Spec, patterns: Sequence[Pattern], where: str) -> bool:
+    try:
+        return any(matcher.matches(spec, pattern) for pattern in patterns)
+    except SpecError as error:
+        raise SpecError(error.message, where=where, hint=error.hint) from None
 
 
 def _ask(groups: list[Group], mapping: Tree, lock: Lock, dynamic: DynamicMapping) -> list[Group]:
@@ -358,8 +378,8 @@ def compiler_of(spec: Spec, lock: Lock) -> tuple[str, str]:
     return "none", "none"
 
 
-def _patterns(texts: Sequence[str], fix: frozenset[str]) -> list[Pattern]:
-    patterns = [parse_pattern(text, f"match: {text}") for text in texts]
+def _patterns(texts: Sequence[str], fix: frozenset[str], where: str) -> list[Pattern]:
+    patterns = [parse_pattern(text, where) for text in texts]
     if "arch-wildcard" in fix:
         return [pattern.without_wildcards() for pattern in patterns]
     return patterns
@@ -406,8 +426,11 @@ def _held_by(  # noqa: PLR0913, PLR0917 - one loop body, given a name
 ) -> frozenset[str]:
     """Hashes of the specs with jobs that an item holds for; adds what is odd to ``warnings``."""
     held: set[str] = set()
-    for text, pattern in zip(texts, _patterns(texts, fix), strict=True):
-        found = [spec for spec in lock.specs.values() if matcher.matches(spec, pattern)]
+    place = f"spack.{where}.match"
+    for text, pattern in zip(texts, _patterns(texts, fix, place), strict=True):
+        found = [
+            spec for spec in lock.specs.values() if _any_matches(matcher, spec, (pattern,), place)
+        ]
         jobs = {spec.hash for spec in found if not spec.external}
         if not found:
             warnings.append(f"{where}: match string {text!r} holds for no spec")

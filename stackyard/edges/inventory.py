@@ -306,6 +306,11 @@ def _look_up(
         workers=workers,
         tick=lambda done, total: tick(f"mirror {visit.mirror.name}: looking up", done, total),
     )
+    if not (visit.marked or visit.indices or any(answers)):
+        visit.warnings.append(
+            f"mirror {visit.mirror.name}: nothing at {visit.store.url} looks like a mirror (v3/ or "
+            "build_cache/); it is taken for a new, empty one. Is the URL right?"
+        )
     unsigned = []
     for (_, spec, _), found in zip(questions, answers, strict=True):
         if found and visit.mirror.signed is True and not found.signed:

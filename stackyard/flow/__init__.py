@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stackyard import __version__
 from stackyard.edges import console
@@ -23,10 +23,14 @@ from stackyard.flow.steps import (
     Work,
     load_work,
     make_context,
+    naming,
     open_project,
     plan_work,
     project_folder,
 )
+
+if TYPE_CHECKING:
+    from stackyard.plan import Plan
 
 __all__ = [
     "Request",
@@ -82,14 +86,15 @@ def _child_files(  # noqa: PLR0913 - the command line, as it is
 
     work = load_work(project, request)
     _check_ci(work)
-    plan = plan_work(work, request)
-    context = make_context(work, request, artifacts_root=artifacts_root, forward=forward)
-    attributes = make_attributes(
-        work.stack.ci, plan.builds, work.lock, fix=work.fix, dynamic=_dynamic(work)
-    )
-    for warning in plan.warnings:
-        console.warn(warning)
-    pipeline = make_pipeline(plan, attributes, context)
+    with naming(work.stack):
+        plan = plan_work(work, request)
+        context = make_context(work, request, artifacts_root=artifacts_root, forward=forward)
+        attributes = make_attributes(
+            work.stack.ci, plan.builds, work.lock, fix=work.fix, dynamic=_dynamic(work)
+        )
+        for warning in plan.warnings:
+            console.warn(warning)
+        pipeline = make_pipeline(plan, attributes, context)
     text = _render_child(work, plan, pipeline)
     root = project_folder(project) / context.artifacts_root
     target = Path(output) if output else root / "pipeline.yml"
@@ -361,18 +366,24 @@ def plan(request: Request, *, as_json: bool = False, html: str = "") -> None:
     """Print what would be built and why."""
     from stackyard.report import plan_json, plan_table  # noqa: PLC0415
 
-    work, made = _planned(request)
-    for warning in (*made.warnings, *stack_warnings(work)):
+    work = load_work(open_project(), request)
+    warnings = stack_warnings(work)
+    for warning in warnings:
         console.warn(warning)
+    made = _planned(work, request)
+    made = made._replace(warnings=(*made.warnings, *warnings))
     if html:
         _save(html, _graph_html(work, made))
     console.out(plan_json(made, work.stack.name) if as_json else plan_table(made))
 
 
-def _planned(request: Request) -> tuple[Work, Any]:
-    work = load_work(open_project(), request)
-    forced = bool(request.mirrors) or None
-    return work, plan_work(work, request, reading=forced)
+def _planned(work: Work, request: Request) -> Plan:
+    """The plan; with mirrors named by ``--mirror`` they are asked even if nothing is pruned."""
+    with naming(work.stack):
+        made = plan_work(work, request, reading=bool(request.mirrors) or None)
+    for warning in made.warnings:
+        console.warn(warning)
+    return made
 
 
 def stack_warnings(work: Work) -> tuple[str, ...]:
@@ -381,11 +392,13 @@ def stack_warnings(work: Work) -> tuple[str, ...]:
     from stackyard.defects import touched_defects  # noqa: PLC0415
 
     ci = {**work.stack.ci, "cdash": work.stack.cdash}
+    with naming(work.stack):
+        matches = match_warnings(work.stack.ci, work.lock, fix=work.fix)
     return tuple(
         f"{work.stack.where}: {text}"
         for text in (
             *touched_defects(ci, work.fix),
-            *match_warnings(work.stack.ci, work.lock, fix=work.fix),
+            *matches,
             *_copy_warnings(work),
         )
     )
@@ -411,7 +424,8 @@ def graph(request: Request, *, output: str) -> None:
     suffix = Path(output).suffix
     if suffix not in (".svg", ".html"):
         raise ConfigError(f"{output!r} names neither .svg nor .html", where="--output")
-    work, made = _planned(request)
+    work = load_work(open_project(), request)
+    made = _planned(work, request)
     text = graph_svg(made, work.stack.name) if suffix == ".svg" else _graph_html(work, made)
     _save(output, text)
 

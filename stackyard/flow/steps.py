@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from stackyard.edges.files import read_bytes
 from stackyard.edges.host import host_facts
 from stackyard.edges.settings import Environment, find_root, read_settings
 from stackyard.edges.stacks import list_stacks, load_stack
-from stackyard.errors import ConfigError, LockError, StackError, StaleError
+from stackyard.errors import ConfigError, LockError, SpecError, StackError, StaleError
 from stackyard.lock import Lock, parse_lock
 from stackyard.pipeline import Context, PipelineType
 from stackyard.plan import Plan, affected_specs, changed_specs, make_plan
@@ -106,6 +107,18 @@ def _only_stack(project: Project) -> str:
         where="--stack",
         hint="name one" if names else "put a spack.yaml into stacks/NAME/",
     )
+
+
+@contextmanager
+def naming(stack: Stack) -> Iterator[None]:
+    """Put the manifest's name before the keys that errors of the core name."""
+    try:
+        yield
+    except (StackError, SpecError) as error:
+        if not error.where.startswith("spack."):
+            raise
+        where = f"{stack.where}: {error.where}"
+        raise type(error)(error.message, where=where, hint=error.hint) from None
 
 
 def load_work(project: Project, request: Request) -> Work:
@@ -210,7 +223,15 @@ def prunes_up_to_date(work: Work, request: Request) -> bool:
 
 def prunes_unaffected(work: Work, request: Request) -> bool:
     override = work.project.env.prune_untouched
-    return request.prune_unaffected if override is None else override
+    wanted = request.prune_unaffected if override is None else override
+    for flag, value in (("--since", request.since), ("--packages", request.packages)):
+        if value and not wanted:
+            raise ConfigError(
+                "it measures a change that nothing asks about",
+                where=flag,
+                hint="add --prune-unaffected",
+            )
+    return wanted
 
 
 class _Place(NamedTuple):
@@ -223,6 +244,8 @@ class _Place(NamedTuple):
 
 def mirror_places(work: Work, request: Request) -> tuple[_Place, ...]:
     """The mirrors that count: those of ``--mirror``, else all of the stack's with binaries."""
+    if not all(request.mirrors):
+        raise ConfigError("an empty URL", where="--mirror", hint="is a variable not set?")
     known = {mirror.fetch_url.rstrip("/"): mirror for mirror in work.stack.mirrors.values()}
     if request.mirrors:
         from stackyard.edges.store import public_url  # noqa: PLC0415 - with what asks the mirrors
