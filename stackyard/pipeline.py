@@ -472,6 +472,12 @@ def _build_attributes(
 ) -> dict[str, Any]:
     """The final attributes of a group, its marked variables left out."""
     attributes = dict(group.attributes)
+    if attributes.get("variables") is None:
+        raise StackError(
+            "the ci section takes their variables from build jobs, and with them what to build",
+            where="spack.ci.pipeline-gen",
+            hint="a build-job-remove with variables:: ?",
+        )
     if not attributes.get("script"):
         raise StackError(
             "the ci section leaves build jobs without a script",

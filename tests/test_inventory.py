@@ -174,7 +174,8 @@ def test_empty_mirror_is_empty(publish: Callable[[Path], str], tmp_path: Path) -
     (tmp_path / "empty").mkdir()
     (inventory,) = take(Mirror("m", publish(tmp_path / "empty")), wanted=[fake(1)])
     assert inventory.found == {}
-    assert inventory.warnings == ()
+    assert len(inventory.warnings) == 1
+    assert "it is taken for a new, empty one" in inventory.warnings[0]
 
 
 def test_index_wins_over_nothing_and_layout_3_over_2(copy: Callable[[str], Path]) -> None:

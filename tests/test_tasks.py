@@ -371,3 +371,43 @@ def test_broken_pipe_is_quiet(demo: Project) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_output_may_not_be_another_file_of_the_jobs(stackyard: Stackyard, project: Project) -> None:
+    project.stack(CHAIN)
+    target = "jobs_scratch_dir/concrete_environment/spack.lock"
+    answer = stackyard("generate", "--stack", "demo", "--no-prune", "--output", target, code=2)
+    assert "lies among the files that the jobs need" in answer.err
+    assert not (project.root / "jobs_scratch_dir").exists()
+
+
+@pytest.mark.parametrize("flag", ["--since", "--packages"])
+def test_a_change_that_nothing_asks_about(
+    stackyard: Stackyard, project: Project, flag: str
+) -> None:
+    project.stack(CHAIN)
+    answer = stackyard("plan", "--stack", "demo", "--no-prune", flag, "HEAD", code=2)
+    assert f"{flag}: it measures a change that nothing asks about" in answer.err
+
+
+def test_an_empty_mirror_url(stackyard: Stackyard, project: Project) -> None:
+    project.stack(CHAIN)
+    answer = stackyard("plan", "--stack", "demo", "--mirror", "", code=2)
+    assert "--mirror: an empty URL" in answer.err
+
+
+def test_match_errors_name_file_and_key(stackyard: Stackyard, project: Project) -> None:
+    project.stack(CHAIN, ci={"pipeline-gen": [{"submapping": [{"match": ["a b"]}]}]})
+    answer = stackyard("generate", "--stack", "demo", "--no-prune", code=2)
+    assert answer.err.startswith(
+        "error: stacks/demo/spack.yaml: spack.ci.pipeline-gen[0].submapping[0].match: "
+    )
+
+
+def test_plan_json_has_all_warnings(stackyard: Stackyard, project: Project) -> None:
+    project.stack(CHAIN, ci={"pipeline-gen": [{"submapping": [{"match": ["nowhere"]}]}]})
+    answer = stackyard("plan", "--stack", "demo", "--no-prune", "--json")
+    assert json.loads(answer.out)["warnings"] == [
+        "stacks/demo/spack.yaml: ci.pipeline-gen[0].submapping[0]: match string 'nowhere' holds "
+        "for no spec"
+    ]

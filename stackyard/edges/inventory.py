@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from stackyard.edges.parallel import parallel_map
 from stackyard.edges.store import INDEX_BYTES, FileStore, ForbiddenError, Store, open_store
@@ -290,18 +290,16 @@ def _look_up(
     workers: int,
     tick: Tick,
 ) -> None:
-    """Ask for each spec by name, once in each layout of the mirror."""
-    questions: list[tuple[Layout, Spec, tuple[str, str]]] = []
+    """Ask for each spec by each name that it may have there, all at once."""
+    questions: list[_Question] = []
     nameless = 0
     for layout in visit.layouts:
         for spec in missing.values():
-            compiler = compiler_of(spec, nodes) if layout == 2 else ("", "")
-            if compiler is None:
-                nameless += 1
-            else:
-                questions.append((layout, spec, compiler))
+            keys = _keys(spec, layout, nodes)
+            nameless += not keys
+            questions += [_Question(layout, spec, key) for key in keys]
     answers = parallel_map(
-        lambda question: _ask(visit, *question),
+        lambda question: _ask(visit, question),
         questions,
         workers=workers,
         tick=lambda done, total: tick(f"mirror {visit.mirror.name}: looking up", done, total),
@@ -311,16 +309,18 @@ def _look_up(
             f"mirror {visit.mirror.name}: nothing at {visit.store.url} looks like a mirror (v3/ or "
             "build_cache/); it is taken for a new, empty one. Is the URL right?"
         )
-    unsigned = []
+    unsigned: dict[str, Spec] = {}
     for (_, spec, _), found in zip(questions, answers, strict=True):
         if found and visit.mirror.signed is True and not found.signed:
-            unsigned.append(f"{spec.name}@{spec.version}/{spec.hash[:7]}")
+            unsigned[spec.hash] = spec
         elif found:
             visit.direct.setdefault(spec.hash, found)  # layout 3 was asked first
-    if unsigned:
+    unused = [spec for key, spec in unsigned.items() if key not in visit.direct]
+    if unused:
+        example = f"{unused[0].name}@{unused[0].version}/{unused[0].hash[:7]}"
         visit.warnings.append(
-            f"mirror {visit.mirror.name} demands signatures, and {len(unsigned)} of its binaries "
-            f"(such as {unsigned[0]}) have none: they are not used. Sign them, or set signed: "
+            f"mirror {visit.mirror.name} demands signatures, and {len(unused)} of its binaries "
+            f"(such as {example}) have none: they are not used. Sign them, or set signed: "
             "false for the mirror"
         )
     if nameless:
@@ -330,16 +330,33 @@ def _look_up(
         )
 
 
-def _ask(visit: _Visit, layout: Layout, spec: Spec, compiler: tuple[str, str]) -> Found | None:
-    return _ask_v3(visit, spec) if layout == 3 else _ask_v2(visit, spec, compiler)
+class _Question(NamedTuple):
+    layout: Layout
+    spec: Spec
+    key: str
 
 
-def _ask_v3(visit: _Visit, spec: Spec) -> Found | None:
-    key = spec_manifest_key(spec)
-    data = visit.read(key)
+def _keys(spec: Spec, layout: Layout, nodes: Mapping[str, Spec]) -> tuple[str, ...]:
+    """Layout 2 has a name for signed and one for unsigned metadata, with the compiler in it."""
+    if layout == 3:
+        return (spec_manifest_key(spec),)
+    compiler = compiler_of(spec, nodes)
+    if compiler is None:
+        return ()
+    return tuple(v2_spec_key(spec, compiler, signed=signed) for signed in (True, False))
+
+
+def _ask(visit: _Visit, question: _Question) -> Found | None:
+    data = visit.read(question.key)
     if data is None:
         return None
-    where = f"{visit.store.url}/{key}"
+    where = f"{visit.store.url}/{question.key}"
+    if question.layout == 3:
+        return _found_v3(data, where)
+    return _found_v2(data, where, question.spec)
+
+
+def _found_v3(data: bytes, where: str) -> Found:
     manifest = parse_manifest(data, where)
     for kind, what in ((TARBALL_TYPE, "tarball"), (SPEC_TYPE, "spec")):
         if manifest.record(kind) is None:
@@ -347,20 +364,11 @@ def _ask_v3(visit: _Visit, spec: Spec) -> Found | None:
     return Found(layout=3, via="direct", signed=manifest.signed)
 
 
-def _ask_v2(visit: _Visit, spec: Spec, compiler: tuple[str, str]) -> Found | None:
-    """Layout 2 has a name for signed and one for unsigned metadata; the likely one comes first."""
-    first = visit.mirror.signed is not False
-    for suffixed in (first, not first):
-        key = v2_spec_key(spec, compiler, signed=suffixed)
-        data = visit.read(key)
-        if data is None:
-            continue
-        where = f"{visit.store.url}/{key}"
-        dag_hash, signed = parse_v2_spec(data, where)
-        if dag_hash != spec.hash:
-            raise CorruptError(f"the metadata is that of another spec, {dag_hash}", where=where)
-        return Found(layout=2, via="direct", signed=signed)
-    return None
+def _found_v2(data: bytes, where: str, spec: Spec) -> Found:
+    dag_hash, signed = parse_v2_spec(data, where)
+    if dag_hash != spec.hash:
+        raise CorruptError(f"the metadata is that of another spec, {dag_hash}", where=where)
+    return Found(layout=2, via="direct", signed=signed)
 
 
 def broken_specs(

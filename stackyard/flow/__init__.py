@@ -98,6 +98,7 @@ def _child_files(  # noqa: PLR0913 - the command line, as it is
     text = _render_child(work, plan, pipeline)
     root = project_folder(project) / context.artifacts_root
     target = Path(output) if output else root / "pipeline.yml"
+    _keep_apart(target, root)
     files = {
         target: text,
         root / "concrete_environment" / "spack.yaml": _concrete_manifest(work, context, root),
@@ -110,6 +111,17 @@ def _child_files(  # noqa: PLR0913 - the command line, as it is
         _cdash_group(work)
         _summary(plan, pipeline)
     return files
+
+
+def _keep_apart(target: Path, root: Path) -> None:
+    """The pipeline may not take the place of another file that its jobs need."""
+    for folder in ("concrete_environment", "specs_to_copy"):
+        if target.parent.absolute() == (root / folder).absolute():
+            raise ConfigError(
+                f"{target} lies among the files that the jobs need",
+                where="--output",
+                hint="choose another place",
+            )
 
 
 def _check_ci(work: Work) -> None:
