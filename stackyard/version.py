@@ -37,7 +37,6 @@ Key: TypeAlias = tuple[tuple[Component, ...], tuple[int, ...]]
 _ENDLESS = ("stable", "nightly", "trunk", "head", "master", "main", "develop")
 _STAGES = {"alpha": 0, "beta": 1, "rc": 2, "final": 3}
 _FINAL = 3
-_NAMES_OF_STAGES = ("alpha", "beta", "rc")
 _LOWEST: Key = ((), (0,))
 _HIGHEST: Key = (((2, len(_ENDLESS), ""),), (_FINAL,))
 

@@ -408,6 +408,8 @@ def test_plan_json_has_all_warnings(stackyard: Stackyard, project: Project) -> N
     project.stack(CHAIN, ci={"pipeline-gen": [{"submapping": [{"match": ["nowhere"]}]}]})
     answer = stackyard("plan", "--stack", "demo", "--no-prune", "--json")
     assert json.loads(answer.out)["warnings"] == [
-        "stacks/demo/spack.yaml: ci.pipeline-gen[0].submapping[0]: match string 'nowhere' holds "
-        "for no spec"
+        (
+            "stacks/demo/spack.yaml: ci.pipeline-gen[0].submapping[0]: "
+            "match string 'nowhere' holds for no spec"
+        )
     ]

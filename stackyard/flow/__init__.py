@@ -30,7 +30,9 @@ from stackyard.flow.steps import (
 )
 
 if TYPE_CHECKING:
+    from stackyard.pipeline import Context, Pipeline
     from stackyard.plan import Plan
+    from stackyard.settings import Limits
 
 __all__ = [
     "Request",
@@ -168,7 +170,7 @@ def _expand(text: str, env: Mapping[str, str]) -> str:
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: env.get(m[1] or m[2], m[0]), text)
 
 
-def _render_child(work: Work, plan: Any, pipeline: Any) -> bytes:
+def _render_child(work: Work, plan: Plan, pipeline: Pipeline) -> bytes:
     from stackyard.render import quote, render  # noqa: PLC0415
 
     from_what = f"stack {work.stack.name}, {len(plan.graph.needs)} of {len(plan.decisions)} specs"
@@ -201,7 +203,7 @@ def _templates(project: Project) -> Any:
     return lambda name: load_template(name, project.root)
 
 
-def _concrete_manifest(work: Work, context: Any, root: Path) -> bytes:
+def _concrete_manifest(work: Work, context: Context, root: Path) -> bytes:
     """The manifest for the jobs, its includes found from the new folder."""
     from stackyard.document import dump_yaml, parse_yaml  # noqa: PLC0415
     from stackyard.stack import concrete_manifest  # noqa: PLC0415
@@ -221,11 +223,11 @@ def _concrete_manifest(work: Work, context: Any, root: Path) -> bytes:
     return text.encode()
 
 
-def _copy_path(root: Path, context: Any) -> Path:
+def _copy_path(root: Path, context: Context) -> Path:
     return root / "specs_to_copy" / f"copy_{context.stack_name or 'rebuilt'}_specs.json"
 
 
-def _copy_manifest(work: Work, plan: Any, context: Any) -> bytes:
+def _copy_manifest(work: Work, plan: Plan, context: Context) -> bytes:
     from stackyard.pipeline import PipelineType, copy_manifest  # noqa: PLC0415
 
     specs, lock = plan.builds, work.lock
@@ -242,7 +244,7 @@ _OBJECT_BYTES = 5
 _YAML_OBJECT_LIMIT = 2 * 1024 * 1024
 
 
-def _check_artifact(files: Mapping[Path, bytes], target: Path, limits: Any) -> None:
+def _check_artifact(files: Mapping[Path, bytes], target: Path, limits: Limits) -> None:
     """The pipeline as GitLab extracts it, and the archive that holds it, against one limit."""
     from stackyard.pipeline import check_size  # noqa: PLC0415
 
@@ -276,7 +278,7 @@ def _cdash_group(work: Work) -> None:
         console.warn(f"CDash: {error}")
 
 
-def _summary(plan: Any, pipeline: Any) -> None:
+def _summary(plan: Plan, pipeline: Pipeline) -> None:
     from stackyard.plan import Action  # noqa: PLC0415
 
     counts = ", ".join(
@@ -442,7 +444,7 @@ def graph(request: Request, *, output: str) -> None:
     _save(output, text)
 
 
-def _graph_html(work: Work, made: Any) -> str:
+def _graph_html(work: Work, made: Plan) -> str:
     from stackyard.graph import graph_html  # noqa: PLC0415
 
     return graph_html(made, work.stack.name, _templates(work.project))

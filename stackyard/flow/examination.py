@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from stackyard.errors import StackyardError
+from stackyard.flow.steps import Project, Work
 
 __all__ = ["Finding", "examine"]
 
@@ -42,7 +43,7 @@ class Finding(NamedTuple):
         }
 
 
-def examine(project: Any, *, stack: str = "", offline: bool = False) -> tuple[Finding, ...]:
+def examine(project: Project, *, stack: str = "", offline: bool = False) -> tuple[Finding, ...]:
     """All findings about the project's settings and each of its stacks (or one)."""
     from stackyard.edges.stacks import list_stacks  # noqa: PLC0415
 
@@ -72,7 +73,7 @@ def _tried(check: str, step: Callable[[], Any]) -> tuple[Any, list[Finding]]:
         return None, [Finding(check=check, text=message, hint=error.hint, code=error.code)]
 
 
-def _stack_findings(project: Any, name: str, *, offline: bool) -> Iterator[Finding]:
+def _stack_findings(project: Project, name: str, *, offline: bool) -> Iterator[Finding]:
     from stackyard.flow import stack_warnings  # noqa: PLC0415
     from stackyard.flow.steps import Request, load_work  # noqa: PLC0415
 
@@ -93,7 +94,7 @@ def _stack_findings(project: Any, name: str, *, offline: bool) -> Iterator[Findi
     yield from _variable_findings(work, name)
 
 
-def _mirror_findings(work: Any, name: str, *, offline: bool) -> Iterator[Finding]:
+def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Finding]:
     from stackyard.flow.steps import Request, mirror_places  # noqa: PLC0415
 
     if "buildcache-destination" not in work.stack.mirrors:
@@ -126,7 +127,7 @@ def _mirror_findings(work: Any, name: str, *, offline: bool) -> Iterator[Finding
                 yield Finding(check=check, text=warning, advice=True)
 
 
-def _variable_findings(work: Any, name: str) -> Iterator[Finding]:
+def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
     """Variables that the stack's jobs read in CI; which are set here is told, never their values."""
     from stackyard.edges.store import public_url  # noqa: PLC0415
 
@@ -161,7 +162,7 @@ def _variable_findings(work: Any, name: str) -> Iterator[Finding]:
         )
 
 
-def _parent_findings(project: Any) -> Iterator[Finding]:
+def _parent_findings(project: Project) -> Iterator[Finding]:
     from stackyard.flow import parent_is_fresh  # noqa: PLC0415
 
     fresh, troubles = _tried(".gitlab-ci.yml", lambda: parent_is_fresh(project))
