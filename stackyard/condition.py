@@ -100,7 +100,7 @@ def _target_in(name: str, wanted: str) -> bool:
 
 
 def _between(name: str, low: str, high: str) -> bool:
-    import archspec.cpu  # noqa: PLC0415 - reads a table of all processors
+    import archspec.cpu  # reads a table of all processors
 
     targets = archspec.cpu.TARGETS
     for text in filter(None, (name, low, high)):
@@ -203,7 +203,7 @@ class _Evaluator:
         raise _Refused(f"calling {name!r} is not allowed here")
 
     def _search(self, name: str, arguments: list[Any]) -> Any:
-        import re  # noqa: PLC0415 - kept beside its only use
+        import re  # kept beside its only use
 
         texts = all(isinstance(argument, str) for argument in arguments)
         if name not in _SEARCHES or len(arguments) != 2 or not texts:
@@ -228,7 +228,7 @@ def evaluate(text: str, facts: Facts, env: Mapping[str, str], where: str = "") -
 
     Raises StackError at ``where`` for what is no expression, is not allowed, or cannot be computed.
     """
-    import ast  # noqa: PLC0415 - most stacks have no condition
+    import ast  # most stacks have no condition
 
     def fail(reason: object) -> StackError:
         shown = text if len(text) <= 200 else f"{text[:200]}…"

@@ -293,7 +293,7 @@ def parse_yaml(
     Raises ``error`` naming ``where:line:column`` for what is no YAML or more than one document,
     duplicate or compound keys, unknown tags, text that is not UTF-8, too many or too deep values.
     """
-    import yaml  # noqa: PLC0415 - not needed by every command
+    import yaml  # not needed by every command
 
     builder = _Builder(where, error)
     source = _text(text, builder)
@@ -331,7 +331,7 @@ def _dumper() -> Any:
     global _dumper_class  # noqa: PLW0603 - made once, because importing yaml is not free
     if _dumper_class is not None:
         return _dumper_class
-    import yaml  # noqa: PLC0415 - not needed by every command
+    import yaml  # not needed by every command
 
     base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -374,7 +374,7 @@ def dump_yaml(value: Any) -> str:
     The same value gives the same text, and both YAML 1.1 and 1.2 readers get the same value back.
     Raises TypeError for other types, and ValueError for text that UTF-8 cannot hold.
     """
-    import yaml  # noqa: PLC0415 - not needed by every command
+    import yaml  # not needed by every command
 
     text: str = yaml.dump(
         _plain(value),

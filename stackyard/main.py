@@ -39,8 +39,8 @@ def check_config(folder: str) -> None:
 
 def _explained(folder: str, problem: Exception) -> Exit:
     """Our own parser says where the mistake is; else what Invoke says has to do."""
-    from stackyard.edges.settings import SETTINGS_FILE, read_settings  # noqa: PLC0415
-    from stackyard.errors import ConfigError  # noqa: PLC0415
+    from stackyard.edges.settings import SETTINGS_FILE, read_settings
+    from stackyard.errors import ConfigError
 
     text = " ".join(str(problem).split())
     error = ConfigError(f"Invoke cannot read it: {text}", where=SETTINGS_FILE)

@@ -702,7 +702,7 @@ def check_size(name: str, size: int, limits: Limits) -> None:
 
 def copy_manifest(specs: Iterable[Spec], source: str, destination: str) -> dict[str, Any]:
     """What ``SPACK_COPY_BUILDCACHE`` asks for: each spec's manifest, there and here."""
-    from stackyard.mirror import spec_manifest_key  # noqa: PLC0415 - only this feature needs it
+    from stackyard.mirror import spec_manifest_key  # only this feature needs it
 
     return {
         spec.hash: {

@@ -99,7 +99,7 @@ def render(name: str, load: Callable[[str], str | None], values: Mapping[str, An
 
 
 def _environment(load: Callable[[str], str | None]) -> jinja2.Environment:
-    import jinja2  # noqa: PLC0415 - 60 ms that only rendering tasks pay
+    import jinja2  # 60 ms that only rendering tasks pay
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(load),

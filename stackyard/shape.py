@@ -36,7 +36,7 @@ __all__ = [
 
 def near(word: object, known: Iterable[str], *, few: int = 12) -> str:
     """A hint naming the known word nearest to ``word``, or all of them if they are few."""
-    import difflib  # noqa: PLC0415 - only needed to say what is wrong
+    import difflib  # only needed to say what is wrong
 
     names = list(known)
     if found := difflib.get_close_matches(str(word), names, n=1, cutoff=0.6):

@@ -627,7 +627,7 @@ def is_url(text: str, schemes: Sequence[str] | None = None) -> bool:
 
 
 def _file_url(path: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415 - few stacks have mirrors on disk
+    from urllib.parse import quote  # few stacks have mirrors on disk
 
     return f"file://{quote(path)}"
 

@@ -91,6 +91,6 @@ def _microarchitecture(name: str) -> Any:
 
 
 def _archspec() -> Any:
-    import archspec.cpu  # noqa: PLC0415  (only for ranges)
+    import archspec.cpu
 
     return archspec.cpu

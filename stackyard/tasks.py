@@ -9,7 +9,7 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
@@ -48,7 +48,7 @@ def _told(**options: Any) -> Callable[[Callable[..., None]], Any]:
             except StackyardError as error:
                 if isinstance(error, StaleError) and error.diff:
                     sys.stdout.write(error.diff)
-                from stackyard.edges.console import printable  # noqa: PLC0415
+                from stackyard.edges.console import printable
 
                 raise Exit(printable(f"error: {error}"), code=error.code) from None
             except BrokenPipeError:
@@ -67,9 +67,16 @@ def _told(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 def _flow() -> ModuleType:
     """The steps, imported only when a task runs: ``invoke --list`` stays instant."""
-    from stackyard import flow  # noqa: PLC0415
+    from stackyard import flow
 
     return flow
+
+
+def _request(arguments: Mapping[str, Any]) -> Any:
+    """What was asked for, from the arguments of a task that plans."""
+    given = {**arguments, "mirrors": tuple(arguments["mirror"] or ())}
+    made = _flow().Request
+    return made(**{name: given[name] for name in made._fields})
 
 
 @_told(
@@ -99,18 +106,8 @@ def generate(  # noqa: PLR0913
     forward_variable: list[str] | None = None,
 ) -> None:
     """Render .gitlab-ci.yml for all stacks, or with --stack the pipeline of its packages."""
-    flow = _flow()
-    request = flow.Request(
-        stack=stack,
-        no_prune=no_prune,
-        check_index_only=check_index_only,
-        prune_unaffected=prune_unaffected,
-        since=since,
-        packages=packages,
-        lock=lock,
-        mirrors=tuple(mirror or ()),
-    )
-    flow.generate(
+    request = _request(locals())
+    _flow().generate(
         request,
         output=output,
         artifacts_root=artifacts_root,
@@ -142,18 +139,8 @@ def plan(  # noqa: PLR0913
     mirror: list[str] | None = None,
 ) -> None:
     """Show what would be built, what is reused from where, and why."""
-    flow = _flow()
-    request = flow.Request(
-        stack=stack,
-        no_prune=no_prune,
-        check_index_only=check_index_only,
-        prune_unaffected=prune_unaffected,
-        since=since,
-        packages=packages,
-        lock=lock,
-        mirrors=tuple(mirror or ()),
-    )
-    flow.plan(request, as_json=json, html=html)
+    request = _request(locals())
+    _flow().plan(request, as_json=json, html=html)
 
 
 @_told(
@@ -177,18 +164,8 @@ def graph(  # noqa: PLR0913
     mirror: list[str] | None = None,
 ) -> None:
     """Draw the plan as a picture, a level of the DAG beside the other."""
-    flow = _flow()
-    request = flow.Request(
-        stack=stack,
-        no_prune=no_prune,
-        check_index_only=check_index_only,
-        prune_unaffected=prune_unaffected,
-        since=since,
-        packages=packages,
-        lock=lock,
-        mirrors=tuple(mirror or ()),
-    )
-    flow.graph(request, output=output)
+    request = _request(locals())
+    _flow().graph(request, output=output)
 
 
 @_told(

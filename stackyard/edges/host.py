@@ -45,26 +45,26 @@ def os_name(os_release: str) -> str:
 
 
 def _glibc() -> str:
-    import platform  # noqa: PLC0415 - facts are seldom asked for
+    import platform  # facts are seldom asked for
 
     kind, version = platform.libc_ver()
     return version if kind == "glibc" else ""
 
 
 def _platform() -> str:
-    import platform  # noqa: PLC0415 - facts are seldom asked for
+    import platform  # facts are seldom asked for
 
     return platform.system().lower()
 
 
 def _hostname() -> str:
-    import socket  # noqa: PLC0415 - facts are seldom asked for
+    import socket  # facts are seldom asked for
 
     return socket.gethostname()
 
 
 def _os() -> str:
-    import platform  # noqa: PLC0415 - facts are seldom asked for
+    import platform  # facts are seldom asked for
 
     if platform.system() == "Darwin":
         return _MACOS.get(platform.mac_ver()[0].partition(".")[0], "macos")
@@ -77,7 +77,7 @@ def _os() -> str:
 
 
 def _target() -> str:
-    import archspec.cpu  # noqa: PLC0415 - reads a table of all processors
+    import archspec.cpu  # reads a table of all processors
 
     return str(archspec.cpu.host().name)
 

@@ -71,7 +71,7 @@ def read_settings(
     path = Path(root) / SETTINGS_FILE
     if not path.is_file():
         return {}
-    from stackyard.document import parse_yaml  # noqa: PLC0415 - not every command has settings
+    from stackyard.document import parse_yaml  # not every command has settings
 
     data = parse_yaml(
         read_bytes(path, ConfigError), SETTINGS_FILE, error=ConfigError, allow_empty=True

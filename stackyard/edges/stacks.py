@@ -117,7 +117,7 @@ def _folder(root: Path, name: str) -> Path:
 def _overrides(path: Path, reader: _Reader, known_fixes: Iterable[str] | None) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
-    from stackyard.document import parse_yaml  # noqa: PLC0415 - loaded by then
+    from stackyard.document import parse_yaml  # loaded by then
 
     where = reader.shown(path)
     data = parse_yaml(reader.read(path), where, allow_empty=True)
@@ -268,7 +268,7 @@ class _Reader:
                     where=where,
                     hint="vendor the file into this repository and include it by path",
                 )
-            from urllib.parse import unquote, urlparse  # noqa: PLC0415 - hardly ever needed
+            from urllib.parse import unquote, urlparse  # hardly ever needed
 
             path = unquote(urlparse(path).path)
         return posixpath.normpath(posixpath.join(folder, path))
@@ -354,12 +354,12 @@ def _not_overridden(nodes: Sequence[_Node]) -> Sequence[_Node]:
 
 
 def _user() -> str:
-    import pwd  # noqa: PLC0415 - not on every platform
+    import pwd  # not on every platform
 
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def _tempdir() -> str:
-    import tempfile  # noqa: PLC0415 - hardly ever needed
+    import tempfile  # hardly ever needed
 
     return tempfile.gettempdir()

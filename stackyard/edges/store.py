@@ -88,7 +88,7 @@ def open_store(
     if scheme in ("http", "https"):
         # Only here: http.client, ssl and urllib.request take some 40 ms to import, and a run on
         # folders has no use for them.
-        from stackyard.edges.web import HttpStore  # noqa: PLC0415
+        from stackyard.edges.web import HttpStore
 
         return HttpStore(url, timeout_s=timeout_s, sleep=sleep)
     kind = scheme.partition("+")[0]

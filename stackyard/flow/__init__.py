@@ -17,16 +17,15 @@ from stackyard import __version__
 from stackyard.edges import console
 from stackyard.edges.files import read_bytes
 from stackyard.errors import ConfigError, StackError, StackyardError, StaleError
+from stackyard.flow.context import make_context, project_folder
 from stackyard.flow.steps import (
     Project,
     Request,
     Work,
     load_work,
-    make_context,
     naming,
     open_project,
     plan_work,
-    project_folder,
 )
 
 if TYPE_CHECKING:
@@ -83,8 +82,8 @@ def _child_files(  # noqa: PLR0913 - the command line, as it is
     *,
     writing: bool,
 ) -> dict[Path, bytes]:
-    from stackyard.attributes import make_attributes  # noqa: PLC0415
-    from stackyard.pipeline import make_pipeline  # noqa: PLC0415
+    from stackyard.attributes import make_attributes
+    from stackyard.pipeline import make_pipeline
 
     work = load_work(project, request)
     _check_ci(work)
@@ -152,7 +151,7 @@ def _dynamic(work: Work) -> Any:
     entries = work.stack.ci.get("pipeline-gen") or ()
     if not any(str(key).startswith("dynamic-mapping") for entry in entries for key in entry):
         return None
-    from stackyard.edges.dynamic import DynamicService  # noqa: PLC0415
+    from stackyard.edges.dynamic import DynamicService
 
     env = work.project.env
     expand = None
@@ -165,13 +164,13 @@ def _dynamic(work: Work) -> Any:
 
 
 def _expand(text: str, env: Mapping[str, str]) -> str:
-    import re  # noqa: PLC0415
+    import re
 
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda m: env.get(m[1] or m[2], m[0]), text)
 
 
 def _render_child(work: Work, plan: Plan, pipeline: Pipeline) -> bytes:
-    from stackyard.render import quote, render  # noqa: PLC0415
+    from stackyard.render import quote, render
 
     from_what = f"stack {work.stack.name}, {len(plan.graph.needs)} of {len(plan.decisions)} specs"
     job, number = pipeline.cross_need
@@ -198,15 +197,15 @@ def _encoded(text: str, work: Work) -> bytes:
 
 def _templates(project: Project) -> Any:
     """The project's own templates win over those of the package."""
-    from stackyard.edges.templates import load_template  # noqa: PLC0415
+    from stackyard.edges.templates import load_template
 
     return lambda name: load_template(name, project.root)
 
 
 def _concrete_manifest(work: Work, context: Context, root: Path) -> bytes:
     """The manifest for the jobs, its includes found from the new folder."""
-    from stackyard.document import dump_yaml, parse_yaml  # noqa: PLC0415
-    from stackyard.stack import concrete_manifest  # noqa: PLC0415
+    from stackyard.document import dump_yaml, parse_yaml
+    from stackyard.stack import concrete_manifest
 
     folder = root / "concrete_environment"
     text = concrete_manifest(work.stack, os.path.relpath(work.folder, folder))
@@ -228,7 +227,7 @@ def _copy_path(root: Path, context: Context) -> Path:
 
 
 def _copy_manifest(work: Work, plan: Plan, context: Context) -> bytes:
-    from stackyard.pipeline import PipelineType, copy_manifest  # noqa: PLC0415
+    from stackyard.pipeline import PipelineType, copy_manifest
 
     specs, lock = plan.builds, work.lock
     if context.type is PipelineType.COPY_ONLY:
@@ -246,12 +245,12 @@ _YAML_OBJECT_LIMIT = 2 * 1024 * 1024
 
 def _check_artifact(files: Mapping[Path, bytes], target: Path, limits: Limits) -> None:
     """The pipeline as GitLab extracts it, and the archive that holds it, against one limit."""
-    from stackyard.pipeline import check_size  # noqa: PLC0415
+    from stackyard.pipeline import check_size
 
     size = len(files[target])
     check_size("the pipeline", size, limits)
     if limits.artifact_bytes and sum(map(len, files.values())) > limits.artifact_bytes:
-        import zlib  # noqa: PLC0415 - a zip holds the same streams
+        import zlib  # a zip holds the same streams
 
         packed = sum(len(zlib.compress(data)) + 200 for data in files.values())
         check_size("the archive of the generate job", packed, limits)
@@ -269,8 +268,8 @@ def _cdash_group(work: Work) -> None:
     if not env.cdash_token:
         console.warn("no SPACK_CDASH_AUTH_TOKEN: the build group is not created on CDash")
         return
-    from stackyard.edges.cdash import create_build_group  # noqa: PLC0415
-    from stackyard.errors import StoreError  # noqa: PLC0415
+    from stackyard.edges.cdash import create_build_group
+    from stackyard.errors import StoreError
 
     try:
         create_build_group(cdash, env.cdash_token)
@@ -279,7 +278,7 @@ def _cdash_group(work: Work) -> None:
 
 
 def _summary(plan: Plan, pipeline: Pipeline) -> None:
-    from stackyard.plan import Action  # noqa: PLC0415
+    from stackyard.plan import Action
 
     counts = ", ".join(
         f"{plan.count(action)} {word}"
@@ -297,11 +296,11 @@ def _summary(plan: Plan, pipeline: Pipeline) -> None:
 
 
 def _parent_files(project: Project) -> dict[Path, bytes]:
-    from stackyard.edges.stacks import list_stacks  # noqa: PLC0415
-    from stackyard.flow.steps import read_stack  # noqa: PLC0415
-    from stackyard.parent import ParentStack, parent_values  # noqa: PLC0415
-    from stackyard.render import render  # noqa: PLC0415
-    from stackyard.settings import make_settings  # noqa: PLC0415
+    from stackyard.edges.stacks import list_stacks
+    from stackyard.flow.steps import read_stack
+    from stackyard.parent import ParentStack, parent_values
+    from stackyard.render import render
+    from stackyard.settings import make_settings
 
     settings = make_settings(project.settings)
     stacks = []
@@ -344,7 +343,7 @@ def _requirement(project: Project) -> str:
 
 
 def _write(project: Project, files: Mapping[Path, bytes]) -> None:
-    from stackyard.edges.files import write_files  # noqa: PLC0415
+    from stackyard.edges.files import write_files
 
     changed = write_files(files)
     for path in files:
@@ -353,7 +352,7 @@ def _write(project: Project, files: Mapping[Path, bytes]) -> None:
 
 
 def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
-    import difflib  # noqa: PLC0415
+    import difflib
 
     stale: list[str] = []
     lines: list[str] = []
@@ -378,7 +377,7 @@ def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
 
 def plan(request: Request, *, as_json: bool = False, html: str = "") -> None:
     """Print what would be built and why."""
-    from stackyard.report import plan_json, plan_table  # noqa: PLC0415
+    from stackyard.report import plan_json, plan_table
 
     work = load_work(open_project(), request)
     warnings = stack_warnings(work)
@@ -402,8 +401,8 @@ def _planned(work: Work, request: Request) -> Plan:
 
 def stack_warnings(work: Work) -> tuple[str, ...]:
     """Oddities of Spack that touch the stack, and match strings that hold for nothing."""
-    from stackyard.attributes import match_warnings  # noqa: PLC0415
-    from stackyard.defects import touched_defects  # noqa: PLC0415
+    from stackyard.attributes import match_warnings
+    from stackyard.defects import touched_defects
 
     ci = {**work.stack.ci, "cdash": work.stack.cdash}
     with naming(work.stack):
@@ -419,7 +418,7 @@ def stack_warnings(work: Work) -> tuple[str, ...]:
 
 
 def _copy_warnings(work: Work) -> tuple[str, ...]:
-    from stackyard.pipeline import PipelineType  # noqa: PLC0415
+    from stackyard.pipeline import PipelineType
 
     copying = PipelineType.parse(work.project.env.pipeline_type) is PipelineType.COPY_ONLY
     target = work.stack.mirrors.get("buildcache-destination")
@@ -433,7 +432,7 @@ def _copy_warnings(work: Work) -> tuple[str, ...]:
 
 def graph(request: Request, *, output: str) -> None:
     """Draw the plan."""
-    from stackyard.graph import graph_svg  # noqa: PLC0415
+    from stackyard.graph import graph_svg
 
     suffix = Path(output).suffix
     if suffix not in (".svg", ".html"):
@@ -445,13 +444,13 @@ def graph(request: Request, *, output: str) -> None:
 
 
 def _graph_html(work: Work, made: Plan) -> str:
-    from stackyard.graph import graph_html  # noqa: PLC0415
+    from stackyard.graph import graph_html
 
     return graph_html(made, work.stack.name, _templates(work.project))
 
 
 def _save(path: str, text: str) -> None:
-    from stackyard.edges.files import write_files  # noqa: PLC0415
+    from stackyard.edges.files import write_files
 
     write_files({Path(path): text.encode()})
     console.note(f"wrote {path}")
@@ -484,8 +483,8 @@ def lock(
 
 
 def _verify(work: Work) -> dict[str, Any]:
-    from stackyard.errors import LockError  # noqa: PLC0415
-    from stackyard.hashes import Verdict, verify_hashes  # noqa: PLC0415
+    from stackyard.errors import LockError
+    from stackyard.hashes import Verdict, verify_hashes
 
     verdicts = verify_hashes(work.lock)
     counts = {kind.value: sum(v is kind for v in verdicts.values()) for kind in Verdict}
@@ -504,7 +503,7 @@ def _verify(work: Work) -> dict[str, Any]:
 
 def doctor(*, stack: str = "", offline: bool = False, as_json: bool = False) -> None:
     """Look at everything that a run needs, and say what is missing."""
-    from stackyard.flow.examination import examine  # noqa: PLC0415
+    from stackyard.flow.examination import examine
 
     findings = examine(open_project(), stack=stack, offline=offline)
     if as_json:
@@ -559,8 +558,8 @@ def bench(*, spack: str = "", as_json: bool = False, only: str = "") -> None:
 
 
 def _must_follow(argv: Sequence[str]) -> None:
-    from stackyard.edges.process import follow  # noqa: PLC0415
-    from stackyard.errors import ToolError  # noqa: PLC0415
+    from stackyard.edges.process import follow
+    from stackyard.errors import ToolError
 
     root = open_project().root
     if not (root / "stackyard" / "flow" / "__init__.py").is_file():

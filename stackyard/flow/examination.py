@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 def examine(project: Project, *, stack: str = "", offline: bool = False) -> tuple[Finding, ...]:
     """All findings about the project's settings and each of its stacks (or one)."""
-    from stackyard.edges.stacks import list_stacks  # noqa: PLC0415
+    from stackyard.edges.stacks import list_stacks
 
     findings = [Finding(check="settings", text=f"{len(project.settings)} keys in invoke.yaml")]
     names = [stack] if stack else list(list_stacks(project.root))
@@ -74,8 +74,8 @@ def _tried(check: str, step: Callable[[], Any]) -> tuple[Any, list[Finding]]:
 
 
 def _stack_findings(project: Project, name: str, *, offline: bool) -> Iterator[Finding]:
-    from stackyard.flow import stack_warnings  # noqa: PLC0415
-    from stackyard.flow.steps import Request, load_work  # noqa: PLC0415
+    from stackyard.flow import stack_warnings
+    from stackyard.flow.steps import Request, load_work
 
     work, troubles = _tried(
         f"{name}: stack and lock", lambda: load_work(project, Request(stack=name))
@@ -95,7 +95,7 @@ def _stack_findings(project: Project, name: str, *, offline: bool) -> Iterator[F
 
 
 def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Finding]:
-    from stackyard.flow.steps import Request, mirror_places  # noqa: PLC0415
+    from stackyard.flow.steps import Request, mirror_places
 
     if "buildcache-destination" not in work.stack.mirrors:
         yield Finding(
@@ -106,7 +106,7 @@ def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Findin
         )
     if offline:
         return
-    from stackyard.edges.inventory import take_inventories  # noqa: PLC0415
+    from stackyard.edges.inventory import take_inventories
 
     for place in mirror_places(work, Request()):
         check = f"{name}: mirror {place.name}"
@@ -129,7 +129,7 @@ def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Findin
 
 def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
     """Variables that the stack's jobs read in CI; which are set here is told, never their values."""
-    from stackyard.edges.store import public_url  # noqa: PLC0415
+    from stackyard.edges.store import public_url
 
     needed: dict[str, str] = {}
     for mirror in work.stack.mirrors.values():
@@ -163,7 +163,7 @@ def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
 
 
 def _parent_findings(project: Project) -> Iterator[Finding]:
-    from stackyard.flow import parent_is_fresh  # noqa: PLC0415
+    from stackyard.flow import parent_is_fresh
 
     fresh, troubles = _tried(".gitlab-ci.yml", lambda: parent_is_fresh(project))
     yield from troubles

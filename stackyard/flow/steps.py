@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ from stackyard.edges.settings import Environment, find_root, read_settings
 from stackyard.edges.stacks import list_stacks, load_stack
 from stackyard.errors import ConfigError, LockError, SpecError, StackError, StaleError
 from stackyard.lock import Lock, parse_lock
-from stackyard.pipeline import Context, PipelineType
-from stackyard.plan import Plan, affected_specs, changed_specs, make_plan
+from stackyard.pipeline import PipelineType
+from stackyard.plan import Plan, make_plan
 from stackyard.settings import Settings, make_settings
 from stackyard.stack import Stack
 
@@ -147,12 +146,16 @@ def load_work(project: Project, request: Request) -> Work:
         lock_bytes=data,
         roots=roots,
     )
-    return work._replace(phases=_phases(work))
+    if not (stack.bootstrap or settings.pipeline.bootstrap):
+        return work
+    from stackyard.flow.phases import phase_hashes
+
+    return work._replace(phases=phase_hashes(work))
 
 
 def _expanded(stack: Stack, project: Project) -> Any:
-    from stackyard.condition import evaluate  # noqa: PLC0415 - parses with ast only where needed
-    from stackyard.speclist import expand  # noqa: PLC0415
+    from stackyard.condition import evaluate  # parses with ast only where needed
+    from stackyard.speclist import expand
 
     facts = host_facts()
     return expand(
@@ -169,7 +172,7 @@ def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
     words = {root.spec for root in lock.roots}
     if {str(entry) for entry in stack.specs} == words:
         return tuple(dict.fromkeys(root.hash for root in lock.roots))
-    from stackyard.speclist import surplus, unanswered  # noqa: PLC0415
+    from stackyard.speclist import surplus, unanswered
 
     asked = _expanded(stack, project)
     if missing := unanswered(lock.roots, asked):
@@ -197,12 +200,16 @@ def plan_work(work: Work, request: Request, *, reading: bool | None = None) -> P
     inventories: Sequence[Any] = ()
     if prune if reading is None else reading:
         inventories = take_inventory(work, request)
-    affected = _affected(work, request) if prunes_unaffected(work, request) else None
+    affected = None
+    if prunes_unaffected(work, request):
+        from stackyard.flow.affected import affected_hashes
+
+        affected = affected_hashes(work, request)
     copying = PipelineType.parse(env.pipeline_type) is PipelineType.COPY_ONLY
     url = work.stack.ci.get("broken-specs-url")
     broken: frozenset[str] = frozenset()
     if url and not copying:
-        from stackyard.edges.inventory import broken_specs  # noqa: PLC0415
+        from stackyard.edges.inventory import broken_specs
 
         broken = broken_specs(str(url), work.lock.specs.keys(), progress=console.note)
     return make_plan(
@@ -248,7 +255,7 @@ def mirror_places(work: Work, request: Request) -> tuple[_Place, ...]:
         raise ConfigError("an empty URL", where="--mirror", hint="is a variable not set?")
     known = {mirror.fetch_url.rstrip("/"): mirror for mirror in work.stack.mirrors.values()}
     if request.mirrors:
-        from stackyard.edges.store import public_url  # noqa: PLC0415 - with what asks the mirrors
+        from stackyard.edges.store import public_url  # with what asks the mirrors
 
         return tuple(
             _Place(
@@ -266,7 +273,7 @@ def mirror_places(work: Work, request: Request) -> tuple[_Place, ...]:
 
 
 def take_inventory(work: Work, request: Request) -> Sequence[Any]:
-    from stackyard.edges.inventory import take_inventories  # noqa: PLC0415 - brings the network in
+    from stackyard.edges.inventory import take_inventories  # brings the network in
 
     reached = work.lock.closure(work.roots)
     wanted = [
@@ -286,248 +293,3 @@ def take_inventory(work: Work, request: Request) -> Sequence[Any]:
         for warning in inventory.warnings:
             console.warn(warning)
     return inventories
-
-
-#: Sections whose change the lock shows; a change of any other concerns all jobs.
-_LOCKED_SECTIONS = frozenset(
-    {
-        "specs",
-        "definitions",
-        "packages",
-        "concretizer",
-        "compilers",
-        "toolchains",
-        "develop",
-        "include_concrete",
-        "view",
-    }
-)
-
-
-def _affected(work: Work, request: Request) -> frozenset[str] | None:
-    """Hashes that the change since a revision reaches; None if it concerns every job."""
-    from stackyard.edges import git  # noqa: PLC0415
-
-    since = request.since or "HEAD^"
-    repository = git.top(work.lock_path.parent)
-    changed = git.changed_files(repository, since)
-    reason = _concerns_all(work, repository, since, changed)
-    if reason:
-        console.note(f"no pruning of unaffected specs: {reason} changed since {since}")
-        return None
-    before = git.file_at(repository, since, work.lock_path)
-    seeds = set(changed_specs(_old_lock(work, since, before), work.lock))
-    if request.packages:
-        names = _changed_packages(Path(request.packages))
-        seeds |= {key for key, spec in work.lock.specs.items() if spec.name in names}
-    depth = work.project.env.prune_untouched_dependent_depth
-    affected = affected_specs(work.lock, seeds, dependent_depth=depth)
-    console.note(f"{len(seeds)} specs changed since {since}, {len(affected)} are affected")
-    return affected
-
-
-def _old_lock(work: Work, since: str, data: bytes | None) -> Lock | None:
-    """The lock as it was; None where there was none, or a broken one that nobody could build."""
-    if data is None:
-        return None
-    try:
-        return parse_lock(data, f"{work.lock.where} at {since}")
-    except LockError as error:
-        console.note(f"every spec counts as changed: {error.where}: {error.message}")
-        return None
-
-
-def _concerns_all(work: Work, repository: Path, since: str, changed: frozenset[str]) -> str:
-    """A changed file that says how jobs run, not what is built; empty if there is none."""
-    from stackyard.document import parse_yaml  # noqa: PLC0415
-    from stackyard.edges import git  # noqa: PLC0415
-
-    root = work.project.root
-    own = (".gitlab-ci.yml", "invoke.yaml", f"{work.stack.folder}/stack.yaml")
-    names = {_inside(repository, root / name) for name in own}
-    templates = _inside(repository, root / "templates" / "gitlab")
-    for name in sorted(changed):
-        if name in names or (templates and name.startswith(f"{templates}/")):
-            return name
-    for file in work.stack.files:
-        path = root / file
-        name = _inside(repository, path)
-        if name not in changed or name in names or not name.endswith((".yaml", ".yml")):
-            continue
-        before = git.file_at(repository, since, path)
-        try:
-            old = parse_yaml(before, f"{name} at {since}") if before else {}
-        except StackError:  # no pipeline came of that one
-            return name
-        new = parse_yaml(read_bytes(path, StackError), name)
-        if _run_sections(old) != _run_sections(new):
-            return name
-    return ""
-
-
-def _run_sections(document: Any) -> dict[str, Any]:
-    sections = document.get("spack", document) if isinstance(document, Mapping) else {}
-    return {key: value for key, value in sections.items() if key not in _LOCKED_SECTIONS}
-
-
-def _inside(repository: Path, path: Path) -> str:
-    """The path as git names it, empty outside the repository."""
-    path, repository = path.resolve(), repository.resolve()
-    return path.relative_to(repository).as_posix() if path.is_relative_to(repository) else ""
-
-
-def _changed_packages(checkout: Path) -> frozenset[str]:
-    """Names of packages whose recipe or patches the checkout's last commit changed."""
-    from stackyard.edges import git  # noqa: PLC0415
-
-    names = set()
-    for file in git.changed_files(git.top(checkout), "HEAD^"):
-        parts = file.split("/")
-        if "packages" in parts[:-1]:
-            names.add(parts[parts.index("packages") + 1])
-    return frozenset(names) | {name.replace("_", "-").lstrip("-") for name in names}
-
-
-def _phases(work: Work) -> tuple[frozenset[str], ...]:
-    """The nodes of each ``bootstrap`` phase: what its definition's specs match, and below."""
-    entries = [*work.stack.bootstrap, *work.settings.pipeline.bootstrap]
-    if not entries:
-        return ()
-    from stackyard.spec import Matcher  # noqa: PLC0415
-
-    matcher = Matcher(work.lock)
-    return tuple(_phase(work, matcher, _phase_name(entry)) for entry in entries)
-
-
-def _phase_name(entry: Any) -> tuple[str, bool]:
-    if isinstance(entry, str):
-        return entry, False
-    if isinstance(entry, Mapping):
-        return str(entry["name"]), bool(entry.get("compiler-agnostic"))
-    return entry.name, entry.compiler_agnostic
-
-
-def _phase(work: Work, matcher: Any, phase: tuple[str, bool]) -> frozenset[str]:
-    from stackyard.condition import evaluate  # noqa: PLC0415
-    from stackyard.speclist import expand  # noqa: PLC0415
-
-    name, agnostic = phase
-    facts, where = host_facts(), f"{work.stack.where}: spack.ci.bootstrap"
-    if not any(name in entry for entry in work.stack.definitions):
-        raise StackError(
-            f"there is no definition named {name!r}",
-            where=where,
-            hint="bootstrap lists names of definitions",
-        )
-    asked = expand(
-        work.stack.definitions,
-        [f"${name}"],
-        lambda when: evaluate(when, facts, work.project.env),
-        where=where,
-    )
-    patterns = [p.without_direct() if agnostic else p for _, p in asked]
-    found = [
-        spec.hash
-        for spec in work.lock.specs.values()
-        if any(matcher.matches(spec, pattern) for pattern in patterns)
-    ]
-    if not found:
-        raise StackError(
-            f"the phase {name!r} matches no spec of the lock",
-            where=where,
-            hint="compare the definition with what was concretized",
-        )
-    return work.lock.closure(found)
-
-
-def make_context(
-    work: Work, request: Request, *, artifacts_root: str, forward: Sequence[str]
-) -> Context:
-    """All that the pipeline depends on beside plan and attributes, from stack and environment."""
-    env, stack, settings = work.project.env, work.stack, work.settings
-    target = stack.mirrors.get("buildcache-destination")
-    if target is None:
-        raise StackError(
-            "there is no mirror named buildcache-destination",
-            where=f"{stack.where}: spack.mirrors",
-            hint="the build jobs push to it: add it with its url",
-        )
-    source = stack.mirrors.get("buildcache-source")
-    version, checkout = _spack_pin(work)
-    group = str(stack.cdash.get("build-group") or "")
-    legacy = settings.pipeline
-    return Context(
-        artifacts_root=_relative_root(artifacts_root, work.project),
-        given_root=_given_root(artifacts_root, work.project),
-        generate_job=env.ci_job_name or "job-does-not-exist",
-        generate_pipeline=env.ci_pipeline_id or "pipeline-does-not-exist",
-        spack_version=version,
-        spack_checkout=checkout,
-        push_url=target.push_url,
-        fetch_url=target.fetch_url,
-        source_url=source.fetch_url if source else "",
-        type=PipelineType.parse(env.pipeline_type),
-        stack_name=env.ci_stack_name,
-        require_signing=(env.require_signing or "").lower() == "true",
-        prune_up_to_date=prunes_up_to_date(work, request),
-        prune_unaffected=prunes_unaffected(work, request),
-        rebuild_index=stack.ci.get("rebuild-index") is not False,
-        build_group=group,
-        build_stamp=_build_stamp(env, group),
-        forward={name: env[name] for name in forward if name in env},
-        phases=work.phases,
-        artifacts_buildcache=bool(
-            stack.ci.get("enable-artifacts-buildcache") or legacy.enable_artifacts_buildcache
-        ),
-        temporary_storage=str(
-            stack.ci.get("temporary-storage-url-prefix") or legacy.temporary_storage_url_prefix
-        ),
-        limits=settings.limits,
-        fix=settings.fix,
-    )
-
-
-def _build_stamp(env: Environment, group: str) -> str:
-    if not group:
-        return ""
-    if env.cdash_build_stamp:
-        return env.cdash_build_stamp
-    from stackyard.edges.cdash import build_stamp  # noqa: PLC0415
-
-    return build_stamp(group)
-
-
-def project_folder(project: Project) -> Path:
-    """The folder that the jobs call CI_PROJECT_DIR."""
-    return Path(project.env.ci_project_dir or project.root)
-
-
-def _relative_root(root: str, project: Project) -> str:
-    folder = str(project_folder(project))
-    absolute = posixpath.normpath(posixpath.join(folder, root or "jobs_scratch_dir"))
-    return posixpath.relpath(absolute, folder)
-
-
-def _given_root(root: str, project: Project) -> str:
-    """What ``SPACK_ARTIFACTS_ROOT`` says: the text as it was given, but for a path in the project."""
-    folder = str(project_folder(project))
-    return posixpath.relpath(root, folder) if root.startswith(folder) else root
-
-
-def _spack_pin(work: Work) -> tuple[str, str]:
-    """``SPACK_VERSION`` and ``SPACK_CHECKOUT_VERSION``: from environment, settings, or the lock."""
-    env, lock = work.project.env, work.lock
-    pinned = env.spack_checkout_version or work.settings.spack.checkout_version
-    checkout = pinned or lock.spack_commit or (lock.spack_version and f"v{lock.spack_version}")
-    if not checkout:
-        raise LockError(
-            "the lock does not say which Spack made it",
-            where=f"{lock.where}: spack",
-            hint="set spack: checkout_version in the settings, or "
-            "SPACK_CHECKOUT_VERSION in the environment",
-        )
-    if version := env.get("SPACK_VERSION"):
-        return version, checkout
-    if checkout.startswith("v") and checkout[1:2].isdigit():
-        return checkout[1:], checkout
-    return f"{lock.spack_version} ({checkout})".strip(), checkout
