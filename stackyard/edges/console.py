@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from stackyard.edges.settings import Environment
+
 __all__ = ["bar", "note", "out", "printable", "warn"]
 
 
 def printable(text: str) -> str:
-    """The text without control codes, which may come from a lock or a mirror."""
+    """The text without values of secrets, and without control codes from a lock or a mirror."""
+    for secret in Environment.snapshot().secrets():
+        text = text.replace(secret, "***")
     if text.isprintable():
         return text
     return "".join(

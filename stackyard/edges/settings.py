@@ -126,7 +126,7 @@ class Environment(Mapping[str, str]):
     def secrets(self) -> tuple[str, ...]:
         """Values to mask in what is printed, the longest first."""
         found = {self.variables[name] for name in SECRETS & set(self.variables)}
-        return tuple(sorted((text for text in found if len(text) >= 4), key=lambda t: (-len(t), t)))
+        return tuple(sorted((text for text in found if len(text) >= 6), key=lambda t: (-len(t), t)))
 
     def flag(self, name: str) -> bool | None:
         """True for ``true`` in any case, else False; None where the variable is not set."""
