@@ -231,7 +231,7 @@ class _Layout:
             for key in phase:
                 own = tuple(need for need in result[key] if need in inside)
                 if self._context.artifacts_buildcache:
-                    result[key] = (*result[key], barrier)
+                    result[key] = tuple(dict.fromkeys((*result[key], barrier)))
                 else:
                     result[key] = own or (barrier,)
                 self.levels[key] = max([floor, *(self.levels[need] + 1 for need in own)])
@@ -271,7 +271,9 @@ class _Layout:
         return tuple(ordered)
 
     def _join(self, name: str, needs: tuple[str, ...]) -> str:
-        """One job that waits for all of ``needs``."""
+        """One job that waits for all of ``needs``: the only one of them, or a job of its own."""
+        if len(needs) == 1:
+            return needs[0]
         room = self._context.limits.needs - 1 if self._context.limits.needs else len(needs)
         if room < 2 and len(needs) > room:
             raise LimitError(
