@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from typing import Any
 
 import pytest
+from serving import QuietHandler, serving
 
 from stackyard.edges.cdash import build_stamp, create_build_group
 from stackyard.errors import CorruptError, DeniedError, UnreachableError
@@ -25,30 +25,20 @@ class _CDash(HTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: _CDash
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - http.server's name
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, dict(self.headers), json.loads(body)))
-        code, answer = self.server.answer
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.answer(*self.server.answer)
 
 
 @pytest.fixture
 def server() -> Iterator[_CDash]:
     made = _CDash()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(made):
+        yield made
 
 
 def test_asks_as_cdash_documents(server: _CDash) -> None:

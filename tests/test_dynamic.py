@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from locks import key, lock, node
+from serving import QuietHandler, serving
 
 from stackyard.attributes import make_attributes
 from stackyard.edges.dynamic import DynamicService
@@ -30,29 +30,20 @@ class _Service(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: _Service
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
         self.server.asked.append(unquote(self.path))
         self.server.headers.append(dict(self.headers))
-        self.send_response(self.server.code)
-        self.end_headers()
-        self.wfile.write(self.server.answer)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.answer(self.server.code, self.server.answer)
 
 
 @pytest.fixture
 def service() -> Iterator[_Service]:
     made = _Service()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(made):
+        yield made
 
 
 def attributes(

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackyard import __version__
 from stackyard.edges import console
@@ -57,8 +57,10 @@ def generate(
 ) -> None:
     """Write the parent pipeline, or with a stack its child pipeline; ``check`` only compares."""
     project = open_project()
+    child = None
     if request.stack:
-        files = _child_files(project, request, output, artifacts_root, forward, writing=not check)
+        child = _make_child(project, request, output, artifacts_root, forward)
+        files = child.files
     elif output:
         raise ConfigError(
             "the parent pipeline has its place: .gitlab-ci.yml",
@@ -69,19 +71,29 @@ def generate(
         files = _parent_files(project)
     if check:
         _compare(project, files)
-    else:
-        _write(project, files)
+        return
+    if child:
+        _cdash_group(child.work)
+        _summary(child.plan, child.pipeline)
+    _write(project, files)
 
 
-def _child_files(  # noqa: PLR0913 - the command line, as it is
+class _Child(NamedTuple):
+    """A child pipeline, and the files that it and its jobs are made of."""
+
+    work: Work
+    plan: Plan
+    pipeline: Pipeline
+    files: Mapping[Path, bytes]
+
+
+def _make_child(
     project: Project,
     request: Request,
     output: str,
     artifacts_root: str,
     forward: Sequence[str],
-    *,
-    writing: bool,
-) -> dict[Path, bytes]:
+) -> _Child:
     from stackyard.attributes import make_attributes
     from stackyard.pipeline import make_pipeline
 
@@ -108,10 +120,7 @@ def _child_files(  # noqa: PLR0913 - the command line, as it is
     if project.env.copy_buildcache:
         files[_copy_path(root, context)] = _copy_manifest(work, plan, context)
     _check_artifact(files, target, context.limits)
-    if writing:
-        _cdash_group(work)
-        _summary(plan, pipeline)
-    return files
+    return _Child(work, plan, pipeline, files)
 
 
 def _keep_apart(target: Path, root: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stackyard.condition import evaluate
-from stackyard.edges.host import host_facts
 from stackyard.errors import StackError
+from stackyard.flow.steps import expand_specs
 from stackyard.spec import Matcher
-from stackyard.speclist import expand
 
 if TYPE_CHECKING:
     from stackyard.flow.steps import Work
@@ -34,19 +32,14 @@ def _phase_name(entry: Any) -> tuple[str, bool]:
 
 def _phase(work: Work, matcher: Matcher, phase: tuple[str, bool]) -> frozenset[str]:
     name, agnostic = phase
-    facts, where = host_facts(), f"{work.stack.where}: spack.ci.bootstrap"
+    where = f"{work.stack.where}: spack.ci.bootstrap"
     if not any(name in entry for entry in work.stack.definitions):
         raise StackError(
             f"there is no definition named {name!r}",
             where=where,
             hint="bootstrap lists names of definitions",
         )
-    asked = expand(
-        work.stack.definitions,
-        [f"${name}"],
-        lambda when: evaluate(when, facts, work.project.env),
-        where=where,
-    )
+    asked = expand_specs(work.stack, work.project, [f"${name}"], where)
     patterns = [p.without_direct() if agnostic else p for _, p in asked]
     found = [
         spec.hash

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackyard.defects import FIXES
 from stackyard.edges import console
@@ -20,6 +20,9 @@ from stackyard.pipeline import PipelineType
 from stackyard.plan import Plan, make_plan
 from stackyard.settings import Settings, make_settings
 from stackyard.stack import Stack
+
+if TYPE_CHECKING:
+    from stackyard.speclist import Entry
 
 __all__ = ["Project", "Request", "Work", "load_work", "open_project", "plan_work"]
 
@@ -153,16 +156,19 @@ def load_work(project: Project, request: Request) -> Work:
     return work._replace(phases=phase_hashes(work))
 
 
-def _expanded(stack: Stack, project: Project) -> Any:
+def expand_specs(
+    stack: Stack, project: Project, specs: Sequence[Any], where: str
+) -> tuple[Entry, ...]:
+    """What entries of a spec list mean, with the stack's definitions, on this machine."""
     from stackyard.condition import evaluate  # parses with ast only where needed
     from stackyard.speclist import expand
 
     facts = host_facts()
     return expand(
         stack.definitions,
-        stack.specs,
+        specs,
         lambda when: evaluate(when, facts, project.env),
-        where=stack.where,
+        where=where,
     )
 
 
@@ -174,7 +180,7 @@ def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
         return tuple(dict.fromkeys(root.hash for root in lock.roots))
     from stackyard.speclist import surplus, unanswered
 
-    asked = _expanded(stack, project)
+    asked = expand_specs(stack, project, stack.specs, stack.where)
     if missing := unanswered(lock.roots, asked):
         names = ", ".join(str(text) for text in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
