@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from invoke.collection import Collection
-
 from stackyard import tasks
 from stackyard.main import check_config
 
 check_config(str(Path(__file__).parent))
-namespace = Collection.from_module(tasks)
+namespace = tasks.namespace

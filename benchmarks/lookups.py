@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
 
 from benchmarks.synthetic import make_lock
+from stackyard.edges.access import Place
 from stackyard.edges.inventory import take_inventories
 from stackyard.lock import parse_lock
 
@@ -15,12 +15,6 @@ __all__ = ["measure_lookups"]
 
 SPECS = 868
 LATENCY_S = 0.02
-
-
-class _Place(NamedTuple):
-    name: str
-    fetch_url: str
-    signed: bool | None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,7 +43,7 @@ def measure_lookups() -> tuple[float, float, int]:
     wanted = [spec for spec in lock.specs.values() if not spec.external]
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    place = _Place("bench", f"http://127.0.0.1:{server.server_port}", None)
+    place = Place("bench", f"http://127.0.0.1:{server.server_port}", None)
 
     def measure(workers: int) -> float:
         start = time.perf_counter()

@@ -8,17 +8,19 @@ StackyardError        1  anything else of ours
 ├─ StaleError         3  a committed file is not what it should be (carries the diff)
 ├─ LimitError         4  a CI system cannot hold the pipeline
 ├─ ToolError          5  a program is missing or failed
-└─ StoreError         6  mirror or registry: base of the four below
+└─ StoreError         6  mirror or registry: base of the five below
    ├─ NotFoundError      the thing itself is certainly not there
    ├─ DeniedError        there, but not for us
    ├─ UnreachableError   nobody can say whether it is there
-   └─ CorruptError       it is there and wrong
+   ├─ CorruptError       it is there and wrong
+   └─ ConflictError      somebody else wrote it in the meantime
 """
 
 from __future__ import annotations
 
 __all__ = [
     "ConfigError",
+    "ConflictError",
     "CorruptError",
     "DeniedError",
     "LimitError",
@@ -114,3 +116,7 @@ class UnreachableError(StoreError):
 
 class CorruptError(StoreError):
     """The thing is there and is not what it claims to be."""
+
+
+class ConflictError(StoreError):
+    """Somebody else wrote the thing in the meantime."""

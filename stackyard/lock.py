@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from stackyard.errors import LockError
 
-__all__ = ["Dependency", "Lock", "Root", "Spec", "parse_lock"]
+__all__ = ["Dependency", "Lock", "Root", "Spec", "parse_lock", "parse_node"]
 
 Node = Mapping[str, Any]
 
@@ -293,6 +293,21 @@ def _roots(block: dict[str, Any], where: str) -> tuple[Root, ...]:
         raise LockError(error.message, where=f"{where}: roots") from None
     except (KeyError, TypeError) as error:
         raise LockError(f"a root needs hash and spec ({error})", where=f"{where}: roots") from None
+
+
+def parse_node(node: Mapping[str, Any], specfile: int) -> Spec:
+    """One node out of an index or a binary's metadata; ``specfile`` is its format, 3 to 5.
+
+    Raises LockError, without a place, if it has not the shape of a concrete spec.
+    """
+    if specfile not in SPECFILE_OF_LOCKFILE.values():
+        raise LockError(f"specfile version {specfile!r:.20} is not known")
+    try:
+        return _spec(node["hash"], dict(node), specfile, {})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise LockError(
+            f"the node has not the shape of a spec ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, Any]) -> Spec:

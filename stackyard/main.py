@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from invoke.collection import Collection
 from invoke.config import Config
 from invoke.exceptions import Exit
 from invoke.program import Program
@@ -18,7 +17,7 @@ def main() -> None:
         name="Stackyard",
         binary="stackyard",
         binary_names=["stackyard"],
-        namespace=Collection.from_module(tasks),
+        namespace=tasks.namespace,
         version=__version__,
     )
     program.run()

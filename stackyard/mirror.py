@@ -19,20 +19,33 @@ from stackyard.lock import Spec
 
 __all__ = [
     "INDEX_MANIFEST",
+    "INDEX_TYPE",
+    "KEY_INDEX",
+    "KEY_INDEX_TYPE",
+    "KEY_MANIFESTS",
+    "KEY_TYPE",
+    "LAYOUT_JSON",
     "LAYOUT_MARKER",
     "SPEC_MANIFESTS",
     "SPEC_TYPE",
     "TARBALL_TYPE",
     "V2_INDEX",
     "V2_INDEX_HASH",
+    "V2_KEYS",
+    "V2_KEY_INDEX",
+    "V2_SPECS",
     "Found",
     "Index",
     "Inventory",
+    "Layout",
     "Manifest",
     "Record",
     "blob_key",
     "compiler_of",
+    "key_manifest_key",
+    "manifest_hash",
     "parse_index",
+    "parse_json",
     "parse_manifest",
     "parse_v2_spec",
     "polite",
@@ -42,20 +55,34 @@ __all__ = [
     "v2_tarball_key",
 ]
 
+Layout = Literal[2, 3, "oci"]
+
+#: Content of ``LAYOUT_MARKER`` as Spack writes it; it is there to be seen, not to be read.
+LAYOUT_JSON = b'{"signing": "gpg"}'
 LAYOUT_MARKER = "v3/layout.json"
 INDEX_MANIFEST = "v3/manifests/index/index.manifest.json"
 SPEC_MANIFESTS = "v3/manifests/spec/"
+KEY_MANIFESTS = "v3/manifests/key/"
+KEY_INDEX = "v3/manifests/key/keys.manifest.json"
+V2_SPECS = "build_cache/"
+V2_KEYS = "build_cache/_pgp/"
+V2_KEY_INDEX = "build_cache/_pgp/index.json"
 V2_INDEX = "build_cache/index.json"
 V2_INDEX_HASH = "build_cache/index.json.hash"
 
 TARBALL_TYPE = "application/vnd.spack.install.v2.tar+gzip"
 SPEC_TYPE = "application/vnd.spack.spec.v5+json"
+INDEX_TYPE = "application/vnd.spack.db.v8+json"
+KEY_TYPE = "application/pgp-keys"
+KEY_INDEX_TYPE = "application/vnd.spack.keyindex.v1+json"
 _INDEX_TYPE = re.compile(r"application/vnd\.spack\.db\.v\d+\+json")
 
 #: Versions of the index that hold the nodes of specfile versions 3, 4 and 5.
 _INDEX_VERSIONS = frozenset({"6", "7", "8"})
 
 _HASH = re.compile(r"[a-z2-7]{32}")
+_MANIFEST_NAME = re.compile(r".*-([a-z2-7]{32})\.(?:spec\.manifest\.json|spec\.json(?:\.sig)?)")
+_FINGERPRINT = re.compile(r"[0-9A-F]{40}(?:[0-9A-F]{24})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+-]{0,126}/[A-Za-z0-9][\w.+-]{0,126}", re.ASCII)
 _WORD = re.compile(r"[a-z0-9]{1,20}")
@@ -115,7 +142,7 @@ class Index:
 class Found:
     """How a binary was found. ``signed`` is None where only the index was asked."""
 
-    layout: Literal[2, 3]
+    layout: Layout
     via: Literal["index", "direct"]
     signed: bool | None
 
@@ -142,6 +169,19 @@ def spec_manifest_key(spec: Spec) -> str:
     """Where layout 3 has a spec's manifest, signed or not. The folder's name is not sanitised."""
     base = polite(f"{spec.name}-{spec.version}-{spec.hash}")
     return f"{SPEC_MANIFESTS}{spec.name}/{base}.spec.manifest.json"
+
+
+def manifest_hash(key: str) -> str:
+    """The DAG hash in the name of a manifest of layout 3 or of metadata of layout 2, else empty."""
+    match = _MANIFEST_NAME.fullmatch(key)
+    return match[1] if match else ""
+
+
+def key_manifest_key(fingerprint: str) -> str:
+    """Where layout 3 has the manifest of a public key; by its primary key, 40 or 64 digits."""
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise CorruptError(f"{fingerprint[:80]!r} is no fingerprint")
+    return f"{KEY_MANIFESTS}{fingerprint}.key.manifest.json"
 
 
 def blob_key(record: Record) -> str:
@@ -189,7 +229,7 @@ def parse_index(data: bytes, where: str) -> Index:
     left out. Raises CorruptError (cut off, not JSON, another shape) and StoreError (a version
     that is not 6, 7 or 8), both naming ``where``.
     """
-    return _index(_json(data, where, "index", rest=True), where)
+    return _index(parse_json(data, where, "index", rest=True), where)
 
 
 def _index(document: Any, where: str) -> Index:
@@ -223,7 +263,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     "checksumAlgorithm", "checksum"}]}``. Raises CorruptError naming ``where``.
     """
     text, signed = signed_text(data, where)
-    document = _json(text, where, "manifest")
+    document = parse_json(text, where, "manifest")
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         raise CorruptError("the manifest has no list under data", where=where)
     version = document.get("version")
@@ -265,7 +305,7 @@ def parse_v2_spec(data: bytes, where: str) -> tuple[str, bool]:
     "buildcache_layout_version"}``, plain or clearsigned. Raises CorruptError naming ``where``.
     """
     text, signed = signed_text(data, where)
-    document = _json(text, where, "metadata")
+    document = parse_json(text, where, "metadata")
     try:
         dag_hash = document["spec"]["nodes"][0]["hash"]
         checksum = document["binary_cache_checksum"]["hash"]
@@ -293,8 +333,11 @@ def signed_text(data: bytes, where: str) -> tuple[bytes, bool]:
     return re.sub(rb"^- ", b"", match["text"], flags=re.MULTILINE), True
 
 
-def _json(data: bytes, where: str, what: str, *, rest: bool = False) -> Any:
-    """Parse JSON; with ``rest`` whatever follows the first document is ignored."""
+def parse_json(data: bytes, where: str, what: str, *, rest: bool = False) -> Any:
+    """Parse JSON; with ``rest`` whatever follows the first document is ignored.
+
+    Raises CorruptError that names ``what`` and ``where``.
+    """
     if not data.strip():
         raise CorruptError(f"the {what} is empty", where=where)
     try:

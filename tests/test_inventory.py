@@ -12,13 +12,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mirror_server import MirrorServer, Reply, mirror_server
 
+from stackyard.edges.access import Place
 from stackyard.edges.inventory import broken_specs, take_inventories
 from stackyard.edges.parallel import parallel_map
 from stackyard.errors import CorruptError, DeniedError, StoreError, UnreachableError
@@ -53,13 +52,6 @@ COUNTS = {
 INDEX = Path("v3/manifests/index/index.manifest.json")
 
 
-@dataclass(frozen=True)
-class Mirror:
-    name: str
-    fetch_url: str
-    signed: bool | None = None
-
-
 def lock_of(mirror: str) -> Lock:
     return parse_lock(LOCKS[mirror].read_bytes(), mirror)
 
@@ -68,7 +60,7 @@ def wanted_of(mirror: str) -> list[Spec]:
     return [spec for spec in lock_of(mirror).specs.values() if not spec.external]
 
 
-def take(*mirrors: Mirror, wanted: list[Spec], index_only: bool = False) -> tuple[Inventory, ...]:
+def take(*mirrors: Place, wanted: list[Spec], index_only: bool = False) -> tuple[Inventory, ...]:
     return take_inventories(
         mirrors, wanted, index_only=index_only, progress=lambda _: None, sleep=lambda _: None
     )
@@ -117,7 +109,7 @@ def test_real_mirror_by_its_index(
     wanted = wanted_of(mirror)
     there, asked = COUNTS[mirror]
     url = publish(MIRRORS / mirror)
-    (inventory,) = take(Mirror("m", url, signed=True), wanted=wanted, index_only=index_only)
+    (inventory,) = take(Place("m", url, signed=True), wanted=wanted, index_only=index_only)
     assert len(wanted) == asked
     assert len(inventory.found) == there
     layout = 2 if mirror.startswith("v2") else 3
@@ -145,7 +137,7 @@ def test_real_mirror_without_index(  # noqa: PLR0917
     for key in (V2_INDEX, INDEX_MANIFEST, *([] if marked else [LAYOUT_MARKER])):
         (folder / key).unlink(missing_ok=True)
     wanted = wanted_of(mirror)
-    place = Mirror("m", publish(folder), signed=signed)
+    place = Place("m", publish(folder), signed=signed)
     (inventory,) = take(place, wanted=wanted)
     has = mirror.endswith("-signed")
     if has or signed is not True:
@@ -164,7 +156,7 @@ def test_real_mirror_without_index(  # noqa: PLR0917
 
 
 def test_index_only_without_index_warns(server: MirrorServer) -> None:
-    (inventory,) = take(Mirror("pr", server.url), wanted=[fake(1)], index_only=True)
+    (inventory,) = take(Place("pr", server.url), wanted=[fake(1)], index_only=True)
     assert inventory.found == {}
     assert "pr has no index" in inventory.warnings[0]
     assert len(server.requests) == 2
@@ -172,7 +164,7 @@ def test_index_only_without_index_warns(server: MirrorServer) -> None:
 
 def test_empty_mirror_is_empty(publish: Callable[[Path], str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (inventory,) = take(Mirror("m", publish(tmp_path / "empty")), wanted=[fake(1)])
+    (inventory,) = take(Place("m", publish(tmp_path / "empty")), wanted=[fake(1)])
     assert inventory.found == {}
     assert len(inventory.warnings) == 1
     assert "it is taken for a new, empty one" in inventory.warnings[0]
@@ -186,7 +178,7 @@ def test_index_wins_over_nothing_and_layout_3_over_2(copy: Callable[[str], Path]
     database["database"]["installs"] = {spec.hash: {"in_buildcache": True}}
     (folder / "build_cache").mkdir()
     (folder / V2_INDEX).write_text(json.dumps(database))
-    (inventory,) = take(Mirror("m", str(folder)), wanted=wanted_of("v3-signed"))
+    (inventory,) = take(Place("m", str(folder)), wanted=wanted_of("v3-signed"))
     assert {found.layout for found in inventory.found.values()} == {3}
 
 
@@ -199,7 +191,7 @@ def test_what_one_index_names_is_looked_up_nowhere(
     server.root = copy("v3-unsigned")
     (server.root / INDEX).unlink()
     wanted = wanted_of("v3-signed")
-    mirrors = (Mirror("bare", server.url), Mirror("full", str(MIRRORS / "v3-signed")))
+    mirrors = (Place("bare", server.url), Place("full", str(MIRRORS / "v3-signed")))
     bare, full = take(*mirrors, wanted=wanted)
     assert bare.found == {}
     assert len(full.found) == len(wanted)
@@ -212,7 +204,7 @@ def test_what_was_found_directly_is_not_looked_up_again(
     server.root = copy("v3-unsigned")
     (server.root / INDEX).unlink()
     wanted = wanted_of("v3-signed")
-    first, second = take(Mirror("a", server.url), Mirror("b", server.url), wanted=wanted)
+    first, second = take(Place("a", server.url), Place("b", server.url), wanted=wanted)
     assert len(first.found) == len(wanted)
     assert second.found == {}
     assert len(server.requests) == 8 + len(wanted)
@@ -221,7 +213,7 @@ def test_what_was_found_directly_is_not_looked_up_again(
 def test_both_indices_list_what_both_have() -> None:
     urls = [str(MIRRORS / name) for name in ("v3-signed", "v3-unsigned")]
     wanted = wanted_of("v3-signed")
-    inventories = take(*(Mirror(url, url) for url in urls), wanted=wanted)
+    inventories = take(*(Place(url, url) for url in urls), wanted=wanted)
     assert [len(inventory.found) for inventory in inventories] == [7, 7]
 
 
@@ -233,7 +225,7 @@ def test_868_missing_specs_take_one_request_each(server: MirrorServer) -> None:
     (server.root / LAYOUT_MARKER).write_text('{"signing": "gpg"}')
     server.latency_s = 0.02
     start = time.perf_counter()
-    (inventory,) = take(Mirror("m", server.url), wanted=[fake(n) for n in range(868)])
+    (inventory,) = take(Place("m", server.url), wanted=[fake(n) for n in range(868)])
     assert time.perf_counter() - start < 2
     assert inventory.found == {}
     assert len(server.requests) == 868 + 4
@@ -242,7 +234,7 @@ def test_868_missing_specs_take_one_request_each(server: MirrorServer) -> None:
 
 def test_index_only_takes_three_requests(server: MirrorServer) -> None:
     server.root = MIRRORS / "half-tutorial"
-    take(Mirror("m", server.url), wanted=wanted_of("half-tutorial"), index_only=True)
+    take(Place("m", server.url), wanted=wanted_of("half-tutorial"), index_only=True)
     assert len(server.requests) == 3
 
 
@@ -252,7 +244,7 @@ def test_index_only_takes_three_requests(server: MirrorServer) -> None:
 def test_missing_folder_stops_the_run(tmp_path: Path) -> None:
     for index_only in (True, False):
         with pytest.raises(UnreachableError, match="mirror m: the folder does not exist") as caught:
-            take(Mirror("m", str(tmp_path / "no")), wanted=[fake(1)], index_only=index_only)
+            take(Place("m", str(tmp_path / "no")), wanted=[fake(1)], index_only=index_only)
         assert caught.value.code == 6
         assert "--no-prune" in caught.value.hint
 
@@ -270,7 +262,7 @@ def test_truncated_index_is_corrupt(
     blob.write_bytes(blob.read_bytes()[:-100])
     url = publish(folder)
     with pytest.raises(CorruptError, match="4434 bytes, and 4534 by its manifest") as caught:
-        take(Mirror("m", url), wanted=[fake(1)])
+        take(Place("m", url), wanted=[fake(1)])
     assert blob.name in caught.value.where
     assert url in caught.value.where
 
@@ -282,7 +274,7 @@ def test_changed_index_is_corrupt(
     blob = blob_of(folder)
     blob.write_bytes(blob.read_bytes().replace(b"true", b"fals", 1))
     with pytest.raises(CorruptError, match="another checksum"):
-        take(Mirror("m", publish(folder)), wanted=[fake(1)])
+        take(Place("m", publish(folder)), wanted=[fake(1)])
 
 
 def test_missing_index_blob_is_corrupt(
@@ -291,7 +283,7 @@ def test_missing_index_blob_is_corrupt(
     folder = copy("v3-signed")
     blob_of(folder).unlink()
     with pytest.raises(CorruptError, match="which is not there"):
-        take(Mirror("m", publish(folder)), wanted=[fake(1)])
+        take(Place("m", publish(folder)), wanted=[fake(1)])
 
 
 def test_index_with_garbage_behind_it_stands_or_falls_by_its_checksum(
@@ -306,7 +298,7 @@ def test_index_with_garbage_behind_it_stands_or_falls_by_its_checksum(
     blob = blob_of(folder)
     blob.parent.mkdir(exist_ok=True)
     blob.write_bytes(data)
-    (inventory,) = take(Mirror("m", str(folder)), wanted=wanted_of("v3-signed"))
+    (inventory,) = take(Place("m", str(folder)), wanted=wanted_of("v3-signed"))
     assert len(inventory.found) == 7
 
 
@@ -319,7 +311,7 @@ def test_damaged_index_manifest_is_corrupt(
     folder = copy("v3-signed")
     (folder / INDEX).write_bytes(data)
     with pytest.raises(CorruptError) as caught:
-        take(Mirror("m", publish(folder)), wanted=[fake(1)], index_only=True)
+        take(Place("m", publish(folder)), wanted=[fake(1)], index_only=True)
     assert INDEX_MANIFEST in caught.value.where
 
 
@@ -331,20 +323,20 @@ def test_truncated_v2_index_is_corrupt(
     (folder / V2_INDEX).write_bytes(data[:-100])
     url = publish(folder)
     with pytest.raises(CorruptError, match=r"index\.json\.hash"):
-        take(Mirror("m", url), wanted=[fake(1)])
+        take(Place("m", url), wanted=[fake(1)])
     (folder / V2_INDEX_HASH).unlink()
     with pytest.raises(CorruptError, match="cut off"):
-        take(Mirror("m", url), wanted=[fake(1)])
+        take(Place("m", url), wanted=[fake(1)])
     (folder / V2_INDEX_HASH).write_text("no hash")
     (folder / V2_INDEX).write_bytes(data)
-    assert len(take(Mirror("m", url), wanted=wanted_of("v2-signed"))[0].found) == 5
+    assert len(take(Place("m", url), wanted=wanted_of("v2-signed"))[0].found) == 5
 
 
 def test_v2_index_that_was_just_being_written_is_read_again(server: MirrorServer) -> None:
     server.root = MIRRORS / "v2-signed"
     old = Reply(200, (server.root / V2_INDEX).read_bytes() + b" ")
     server.script[f"/{V2_INDEX}"] = [old, None]
-    (inventory,) = take(Mirror("m", server.url), wanted=wanted_of("v2-signed"), index_only=True)
+    (inventory,) = take(Place("m", server.url), wanted=wanted_of("v2-signed"), index_only=True)
     assert len(inventory.found) == 5
 
 
@@ -369,7 +361,7 @@ def test_damaged_manifest_is_corrupt_and_not_missing(
     path = folder / spec_manifest_key(wanted[3])
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(CorruptError, match=text) as caught:
-        take(Mirror("m", publish(folder)), wanted=wanted)
+        take(Place("m", publish(folder)), wanted=wanted)
     assert path.name in caught.value.where
 
 
@@ -379,7 +371,7 @@ def test_v2_metadata_of_another_spec_is_corrupt(copy: Callable[[str], Path]) -> 
     one, other, *_ = sorted((folder / "build_cache").glob("*.spec.json"))
     shutil.copy(one, other)
     with pytest.raises(CorruptError, match="another spec"):
-        take(Mirror("m", str(folder)), wanted=wanted_of("v2-unsigned"))
+        take(Place("m", str(folder)), wanted=wanted_of("v2-unsigned"))
 
 
 # --- answers of servers ---
@@ -389,14 +381,14 @@ def test_all_403_is_denied(server: MirrorServer) -> None:
     server.missing = 403
     for index_only in (True, False):
         with pytest.raises(DeniedError, match=r"mirror m: .*403") as caught:
-            take(Mirror("m", server.url), wanted=[fake(1)], index_only=index_only)
+            take(Place("m", server.url), wanted=[fake(1)], index_only=index_only)
         assert "s3:ListBucket" in caught.value.hint
 
 
 def test_bucket_without_permission_to_list_is_read(server: MirrorServer) -> None:
     server.missing = 403
     server.root = MIRRORS / "half-tutorial"
-    (inventory,) = take(Mirror("m", server.url), wanted=wanted_of("half-tutorial"))
+    (inventory,) = take(Place("m", server.url), wanted=wanted_of("half-tutorial"))
     assert len(inventory.found) == 115
 
 
@@ -406,7 +398,7 @@ def test_bucket_with_both_layouts_and_no_permission_to_list_is_read(
     server.missing = 403
     server.root = copy("v3-signed")
     shutil.copytree(MIRRORS / "v2-signed" / "build_cache", server.root / "build_cache")
-    (inventory,) = take(Mirror("m", server.url), wanted=[*wanted_of("v3-signed"), fake(1)])
+    (inventory,) = take(Place("m", server.url), wanted=[*wanted_of("v3-signed"), fake(1)])
     assert len(inventory.found) == 7
 
 
@@ -418,10 +410,10 @@ def test_denied_where_missing_is_404_stops_the_run(server: MirrorServer, status:
     server.script[f"/{INDEX_MANIFEST}"] = [Reply(404)]
     server.script[f"/{spec_manifest_key(gone)}"] = [Reply(status)]
     with pytest.raises(DeniedError):
-        take(Mirror("m", server.url), wanted=[gone])
+        take(Place("m", server.url), wanted=[gone])
     server.script[f"/{V2_INDEX}"] = [Reply(status)]
     with pytest.raises(DeniedError):
-        take(Mirror("m", server.url), wanted=[gone], index_only=True)
+        take(Place("m", server.url), wanted=[gone], index_only=True)
 
 
 def test_server_that_breaks_down_stops_the_run(server: MirrorServer) -> None:
@@ -431,12 +423,12 @@ def test_server_that_breaks_down_stops_the_run(server: MirrorServer) -> None:
     server.script[f"/{INDEX_MANIFEST}"] = [Reply(404)]
     server.script[f"/{spec_manifest_key(gone)}"] = [Reply(503)]
     with pytest.raises(UnreachableError, match="mirror m: the server answers 503"):
-        take(Mirror("m", server.url), wanted=wanted)
+        take(Place("m", server.url), wanted=wanted)
 
 
 def test_mirrors_that_this_version_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="mirror far: this version of stackyard reads"):
-        take(Mirror("here", str(tmp_path)), Mirror("far", "s3://bucket"), wanted=[])
+        take(Place("here", str(tmp_path)), Place("far", "s3://bucket"), wanted=[])
 
 
 # --- what people see ---
@@ -446,7 +438,7 @@ def test_progress_has_counts_and_seconds(server: MirrorServer) -> None:
     lines: list[str] = []
     ticks = itertools.count(step=0.25)
     take_inventories(
-        [SimpleNamespace(name="main", fetch_url=str(MIRRORS / "half-tutorial"), signed=True)],
+        [Place("main", str(MIRRORS / "half-tutorial"), signed=True)],
         wanted_of("half-tutorial"),
         index_only=False,
         progress=lines.append,
@@ -462,7 +454,7 @@ def test_progress_has_counts_and_seconds(server: MirrorServer) -> None:
 def test_url_of_an_inventory_has_no_password(server: MirrorServer) -> None:
     url = server.url.replace("http://", "http://me:secret@")
     lines: list[str] = []
-    (inventory,) = take_inventories([Mirror("m", url)], [], index_only=True, progress=lines.append)
+    (inventory,) = take_inventories([Place("m", url)], [], index_only=True, progress=lines.append)
     assert inventory.url == server.url
     assert "secret" not in str((inventory, lines))
 
@@ -472,7 +464,7 @@ def test_unknown_compilers_are_told_of() -> None:
     edge = {"name": "gcc", "hash": "b" * 32, "parameters": parameters}
     spec = fake(1)
     spec = Spec(spec.hash, "a", "1", ("b" * 32,), {**spec.node, "dependencies": [edge]}, 5)
-    place = Mirror("m", str(MIRRORS / "v2-signed"))
+    place = Place("m", str(MIRRORS / "v2-signed"))
     (inventory,) = take(place, wanted=[spec])
     assert "1 specs were not looked up" in inventory.warnings[0]
     gcc = Spec("b" * 32, "gcc", "12", (), {}, 5)
@@ -516,7 +508,7 @@ def test_ctrl_c_does_not_wait_for_silent_servers(server: MirrorServer) -> None:
     server.reply = silent  # type: ignore[method-assign]
     code = (
         "from test_inventory import *\n"
-        f"take(Mirror('m', {server.url!r}), wanted=[fake(n) for n in range(9)])"
+        f"take(Place('m', {server.url!r}), wanted=[fake(n) for n in range(9)])"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     process = subprocess.Popen(

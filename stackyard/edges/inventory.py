@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
+from stackyard.edges.access import Place
+from stackyard.edges.folder import FileStore
 from stackyard.edges.parallel import parallel_map
-from stackyard.edges.store import INDEX_BYTES, FileStore, ForbiddenError, Store, open_store
+from stackyard.edges.store import INDEX_BYTES, ForbiddenError, Store, open_store
 from stackyard.errors import CorruptError, NotFoundError, StoreError, UnreachableError
 from stackyard.lock import Spec
 from stackyard.mirror import (
@@ -38,7 +40,7 @@ from stackyard.mirror import (
     v2_spec_key,
 )
 
-__all__ = ["MirrorPlace", "broken_specs", "take_inventories"]
+__all__ = ["broken_specs", "take_inventories"]
 
 Layout = Literal[2, 3]
 
@@ -48,22 +50,11 @@ _NOWHERE = "v3/manifests/nothing"
 _REINDEX = "make the index anew: spack buildcache update-index; or plan with --no-prune"
 
 
-class MirrorPlace(Protocol):
-    """What of a mirror's configuration matters here. ``signed`` is None where nobody said."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def fetch_url(self) -> str: ...
-    @property
-    def signed(self) -> bool | None: ...
-
-
 @dataclass(slots=True, kw_only=True)
 class _Visit:
     """One mirror while it is asked: what its indices named, what direct look-ups found."""
 
-    mirror: MirrorPlace
+    mirror: Place
     store: Store
     indices: dict[Layout, Index] = field(default_factory=dict)
     marked: bool = False  # v3/layout.json is there
@@ -98,7 +89,7 @@ Tick = Callable[[str, int, int], None]
 
 
 def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are passed by name
-    mirrors: Sequence[MirrorPlace],
+    mirrors: Sequence[Place],
     wanted: Sequence[Spec],
     *,
     index_only: bool,
@@ -147,7 +138,7 @@ def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are pass
 
 
 @contextmanager
-def _naming(mirror: MirrorPlace) -> Iterator[None]:
+def _naming(mirror: Place) -> Iterator[None]:
     """Put the mirror's name before the message of a StoreError."""
     try:
         yield
@@ -157,9 +148,9 @@ def _naming(mirror: MirrorPlace) -> Iterator[None]:
         ) from None
 
 
-def _opened(mirror: MirrorPlace, sleep: Callable[[float], None]) -> _Visit:
+def _opened(mirror: Place, sleep: Callable[[float], None]) -> _Visit:
     with _naming(mirror):
-        return _Visit(mirror=mirror, store=open_store(mirror.fetch_url, sleep=sleep))
+        return _Visit(mirror=mirror, store=open_store(mirror.url, mirror.access, sleep=sleep))
 
 
 def _without(specs: Mapping[str, Spec], groups: Iterable[Collection[str]]) -> dict[str, Spec]:
@@ -385,7 +376,9 @@ def broken_specs(
         return frozenset()
     store = open_store(url)
     try:
-        return frozenset(hashes) & frozenset(key for key in store.list() if "/" not in key)
+        return frozenset(hashes) & frozenset(
+            listed.key for listed in store.list() if "/" not in listed.key
+        )
     except UnreachableError:
         if isinstance(store, FileStore) and not store.is_there:
             return frozenset()

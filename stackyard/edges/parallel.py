@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import TypeVar
 
-__all__ = ["parallel_map"]
+__all__ = ["Tick", "parallel_map"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+#: Told how many are done, and of how many.
+Tick = Callable[[int, int], None]
 
 
 def parallel_map(
@@ -19,7 +21,7 @@ def parallel_map(
     items: Iterable[Item],
     *,
     workers: int,
-    tick: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+    tick: Tick = lambda done, total: None,  # noqa: ARG005
 ) -> list[Result]:
     """The results in the order of the items, made by up to ``workers`` threads.
 
@@ -64,6 +66,6 @@ def parallel_map(
     return [results[number] for number in range(count)]
 
 
-def _told(result: Result, tick: Callable[[int, int], None], done: int, total: int) -> Result:
+def _told(result: Result, tick: Tick, done: int, total: int) -> Result:
     tick(done, total)
     return result

@@ -13,7 +13,7 @@ from stackyard.errors import ConfigError
 from stackyard.settings import check_settings
 from stackyard.shape import Report, near
 
-__all__ = ["SECRETS", "Environment", "find_root", "read_settings"]
+__all__ = ["SECRETS", "Environment", "conceal", "find_root", "read_settings"]
 
 SETTINGS_FILE = "invoke.yaml"
 
@@ -39,6 +39,15 @@ SECRETS = frozenset(
         "SPACK_SIGNING_KEY",
     }
 )
+
+
+#: Values that came under other names: variables that a mirror's entry names, tokens in files.
+_concealed: set[str] = set()
+
+
+def conceal(*secrets: str) -> None:
+    """Never show these values from now on; empty ones are passed over."""
+    _concealed.update(filter(None, secrets))
 
 
 def find_root(start: str | Path) -> Path:
@@ -125,7 +134,7 @@ class Environment(Mapping[str, str]):
 
     def secrets(self) -> tuple[str, ...]:
         """Values to mask in what is printed, the longest first."""
-        found = {self.variables[name] for name in SECRETS & set(self.variables)}
+        found = {self.variables[name] for name in SECRETS & set(self.variables)} | _concealed
         return tuple(sorted((text for text in found if len(text) >= 6), key=lambda t: (-len(t), t)))
 
     def flag(self, name: str) -> bool | None:

@@ -1,4 +1,4 @@
-"""Places that hold a mirror's files, read only: a folder here, a web server in ``edges/web.py``.
+"""Places that hold a mirror's files: what they can do, and how one is opened.
 
 A key is a relative path with ``/`` between its parts. Whatever the place, a key that is not there
 is NotFoundError, a place that gives no usable answer is UnreachableError, and what we may not have
@@ -7,46 +7,72 @@ is DeniedError: nobody has to guess whether "no" means "not there".
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager
 from pathlib import Path
 from time import sleep as real_sleep
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import unquote
 
-from stackyard.errors import CorruptError, DeniedError, NotFoundError, StoreError, UnreachableError
+from stackyard.errors import DeniedError, StoreError
 
 __all__ = [
+    "ANONYMOUS",
     "INDEX_BYTES",
     "MANIFEST_BYTES",
-    "FileStore",
+    "PIECE_BYTES",
+    "Access",
     "ForbiddenError",
+    "Listed",
     "Store",
+    "Versioned",
+    "WritableStore",
     "check_key",
     "open_store",
     "public_url",
+    "writable",
 ]
 
 INDEX_BYTES = 2 * 2**30
 MANIFEST_BYTES = 20 * 10**6
+#: A stream gives about so many bytes at a time.
+PIECE_BYTES = 2**20
 
 _LONGEST_KEY = 1024  # bytes; S3's limit, and far below PATH_MAX
 _LONGEST_PART = 255  # bytes; NAME_MAX
-
-_BUCKETS = {"s3": "S3", "gs": "Google Cloud Storage", "oci": "OCI registries"}
-_CREATE = "create the folder, fix the mirror's URL, or plan without mirrors: --no-prune"
 
 
 class ForbiddenError(DeniedError):
     """HTTP 403: denied; or not there, on an S3 bucket that does not let everybody list it."""
 
 
+class Listed(NamedTuple):
+    """What a listing tells of a key.
+
+    ``stamp`` differs whenever the content does (an ETag, a generation, an inode with its times);
+    it is empty where the place tells nothing of the kind.
+    """
+
+    key: str
+    size_bytes: int
+    modified_s: float  # seconds since the epoch; 0.0 where the place does not tell
+    stamp: str
+
+
+class Versioned(NamedTuple):
+    """Bytes, and the version that ``replace`` wants to hear of; it is not a ``stamp``."""
+
+    data: bytes
+    version: str
+
+
 class Store(Protocol):
-    """Reading from a place. Every method raises StoreError or one of its kinds, naming the URL."""
+    """Reading from a place. Every method raises StoreError or one of its kinds, naming the URL.
+
+    All methods may be called by many threads at once.
+    """
 
     @property
     def url(self) -> str:
@@ -61,10 +87,18 @@ class Store(Protocol):
         """Up to ``length`` bytes from ``start``; fewer, or none, where the file ends earlier."""
         ...
 
+    def stream(self, key: str, start: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+        """The bytes from ``start`` on, piece by piece, none where the file ends earlier.
+
+        What breaks off raises UnreachableError from the iterator; nothing is tried again there,
+        because only the caller knows what arrived.
+        """
+        ...
+
     def exists(self, key: str) -> bool: ...
 
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """All keys that begin with the prefix; where none does, none."""
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        """All keys that begin with the prefix, in any order; where none does, none."""
         ...
 
     def close(self) -> None:
@@ -72,33 +106,113 @@ class Store(Protocol):
         ...
 
 
-def open_store(
-    url: str, *, timeout_s: float = 20.0, sleep: Callable[[float], None] = real_sleep
-) -> Store:
-    """The store behind ``file://``, a plain path, ``http://`` or ``https://``.
+@runtime_checkable
+class WritableStore(Store, Protocol):
+    """Writing to a place. A key appears whole or not at all."""
 
-    Nothing is read yet. Raises StoreError for any other scheme, and for a URL that is none.
+    @property
+    def atomic(self) -> bool:
+        """Whether ``create`` and ``replace`` hold against other writers.
+
+        False where the place has nothing of the kind: there they look first, write, and look again.
+        """
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write, whatever was there."""
+        ...
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write the content of a local file, of any size, without holding it in memory."""
+        ...
+
+    def read_version(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> Versioned:
+        """The bytes with their version. NotFoundError if there are none."""
+        ...
+
+    def create(self, key: str, data: bytes) -> str:
+        """Write what is not there yet; gives its version. ConflictError if it is there."""
+        ...
+
+    def replace(self, key: str, data: bytes, version: str) -> str:
+        """Write over just this version; gives the new one. ConflictError for any other, or none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove; what is not there stays so."""
+        ...
+
+
+class Access(NamedTuple):
+    """How to get into a place: values, not names of variables. Empty: as the environment says."""
+
+    id: str = ""
+    secret: str = ""
+    token: str = ""  # S3: the session token; OCI: a bearer token
+    profile: str = ""
+    endpoint_url: str = ""
+
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"Access(profile={self.profile!r}, endpoint_url={self.endpoint_url!r})"
+
+
+ANONYMOUS = Access()
+
+
+def open_store(
+    url: str,
+    access: Access = ANONYMOUS,
+    *,
+    timeout_s: float = 20.0,
+    sleep: Callable[[float], None] = real_sleep,
+) -> Store:
+    """The store behind a URL, or behind a plain path, which is a folder. Nothing is read yet.
+
+    Schemes: ``file``, ``http``, ``https`` (both read only), ``s3``, ``gs``, ``oci``, ``oci+http``.
+    Raises StoreError for any other, and for a URL that is none.
     """
+    from stackyard.edges.folder import FileStore
+
     scheme, separator, _ = url.partition("://")
     if not separator:
         return FileStore(url)
     scheme = scheme.lower()
     if scheme == "file":
         return FileStore(_local_path(url))
+    # Each of these brings a library that takes long to import, and a run on folders has no use
+    # for it.
     if scheme in ("http", "https"):
-        # Only here: http.client, ssl and urllib.request take some 40 ms to import, and a run on
-        # folders has no use for them.
         from stackyard.edges.web import HttpStore
 
         return HttpStore(url, timeout_s=timeout_s, sleep=sleep)
-    kind = scheme.partition("+")[0]
-    what = _BUCKETS.get(kind, f"{scheme}:// URLs")
+    if scheme == "s3":
+        from stackyard.edges.s3 import S3Store
+
+        return S3Store(url, access, timeout_s=timeout_s)
+    if scheme == "gs":
+        from stackyard.edges.gcs import GcsStore
+
+        return GcsStore(url, access, timeout_s=timeout_s)
+    if scheme in ("oci", "oci+http"):
+        from stackyard.edges.oci import OciStore
+
+        return OciStore(url, access, timeout_s=timeout_s, sleep=sleep)
     raise StoreError(
-        f"this version of stackyard reads mirrors on disk and over http(s), not {what}",
+        f"no mirror can be at {scheme}:// URLs",
         where=public_url(url),
-        hint="give the bucket's https address if it has one, or plan without mirrors: --no-prune"
-        if kind in ("s3", "gs")
-        else "copy the mirror to a folder or a web server, or plan without mirrors: --no-prune",
+        hint="a mirror is a folder, or at file://, http(s)://, s3://, gs:// or oci://",
+    )
+
+
+def writable(store: Store) -> WritableStore:
+    """The same store, if it can be written to. Raises StoreError if it cannot."""
+    if isinstance(store, WritableStore):
+        return store
+    raise StoreError(
+        "a mirror behind http(s) can only be read",
+        where=store.url,
+        hint="name the folder or the bucket itself",
     )
 
 
@@ -145,140 +259,3 @@ def check_key(key: str, *, prefix: bool = False) -> None:
     ):
         shown = repr(key) if len(key) < 120 else f"{key[:117]!r}..."
         raise StoreError(f"{shown} cannot be the path of a file on a mirror")
-
-
-class FileStore:
-    """A folder. Nothing outside of it is ever read, whatever symbolic links say."""
-
-    def __init__(self, root: str | Path) -> None:
-        self._root = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111
-        self._real: str | None = None
-
-    @property
-    def url(self) -> str:
-        return f"file://{self._root}"
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the folder itself exists."""
-        return os.path.isdir(self._root)  # noqa: PTH112
-
-    def read(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> bytes:
-        where = self._where(key)
-        with closing(self._open(key)) as file:
-            data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise CorruptError(f"the file is larger than {max_bytes} bytes", where=where)
-        return data
-
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        with closing(self._open(key)) as file:
-            file.seek(start)
-            return file.read(max(length, 0))
-
-    def exists(self, key: str) -> bool:
-        try:
-            self._open(key).close()
-        except NotFoundError:
-            return False
-        return True
-
-    def list(self, prefix: str = "") -> Iterator[str]:
-        check_key(prefix, prefix=True)
-        folder = prefix.rpartition("/")[0]
-        self._inside(folder)
-        for key in self._walk(folder):
-            if key.startswith(prefix):
-                yield key
-
-    def close(self) -> None:
-        """Nothing stays open."""
-
-    def _walk(self, folder: str) -> Iterator[str]:
-        """Regular files below a folder, sorted; links are given, links to folders not followed."""
-        try:
-            with os.scandir(os.path.join(self._root, folder)) as entries:  # noqa: PTH118
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            problem = self._problem(error, folder)
-            if isinstance(problem, NotFoundError):
-                return
-            raise problem from None
-        for entry in found:
-            key = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(key)
-            elif _is_file(entry):
-                yield key
-
-    def _inside(self, key: str) -> str:
-        """The real path of a key; CorruptError if a symbolic link leads outside of the folder."""
-        if self._real is None:
-            self._real = os.path.realpath(self._root)
-        path = os.path.realpath(os.path.join(self._real, key))  # noqa: PTH118
-        if path != self._real and not path.startswith(self._real.rstrip("/") + "/"):
-            raise CorruptError(
-                "a symbolic link leads outside of the mirror",
-                where=self._where(key),
-                hint="put the file itself there",
-            )
-        return path
-
-    def _open(self, key: str) -> _File:
-        check_key(key)
-        try:
-            # Without O_NONBLOCK a named pipe on the mirror would stop us for ever.
-            number = os.open(self._inside(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise self._problem(error, key) from None
-        status = os.fstat(number)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(number)
-            raise CorruptError("not a regular file", where=self._where(key))
-        return _File(number, status.st_size, self._where(key))
-
-    def _problem(self, error: OSError, key: str) -> StoreError:
-        where = self._where(key)
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            if not self.is_there:
-                return UnreachableError("the folder does not exist", where=self.url, hint=_CREATE)
-            return NotFoundError("there is no such file", where=where)
-        if error.errno in (errno.EACCES, errno.EPERM):
-            return DeniedError("we may not read it", where=where, hint="look at its permissions")
-        if error.errno == errno.ELOOP:
-            return CorruptError("its symbolic links run in a circle", where=where)
-        return UnreachableError(f"it cannot be read: {error.strerror}", where=where)
-
-    def _where(self, key: str) -> str:
-        return f"{self.url}/{key}"
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link in a circle; whoever reads it is told
-        return True
-
-
-class _File:
-    """An open file whose faults name it."""
-
-    def __init__(self, number: int, size: int, where: str) -> None:
-        self._file = os.fdopen(number, "rb")
-        self._size = size
-        self._where = where
-
-    def close(self) -> None:
-        self._file.close()
-
-    def seek(self, start: int) -> None:
-        self._file.seek(start)
-
-    def read(self, size: int) -> bytes:
-        try:
-            # Python sets memory aside for all that is asked for, so ask for little.
-            return self._file.read(min(size, self._size + 1))
-        except OSError as error:  # a disk or a network file system that fails
-            raise UnreachableError(
-                f"it cannot be read: {error.strerror}", where=self._where
-            ) from None

@@ -14,13 +14,21 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from threading import Lock
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from stackyard.edges.store import MANIFEST_BYTES, ForbiddenError, check_key, public_url
+from stackyard.edges.store import (
+    MANIFEST_BYTES,
+    PIECE_BYTES,
+    ForbiddenError,
+    Listed,
+    check_key,
+    public_url,
+)
 from stackyard.errors import CorruptError, DeniedError, NotFoundError, StoreError, UnreachableError
 
 __all__ = ["HttpStore"]
@@ -31,7 +39,6 @@ _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _LONGEST_WAIT_S = 60.0
 _QUOTED = "/%:@!$&'()*+,;=~"  # in a path that was quoted already
-_PIECE = 2**20
 _DRAIN = 2**16
 
 _FORBIDDEN = (
@@ -58,19 +65,32 @@ class _Line:
 
 
 class _Request(NamedTuple):
-    """What is asked. ``cut``: of a body over ``max_bytes`` give the beginning; else refuse it."""
+    """What is asked. ``cut``: of a body over ``max_bytes`` give the beginning; else refuse it.
+
+    ``unread``: leave the body of a good answer to the caller.
+    """
 
     method: str
     target: SplitResult
     headers: Mapping[str, str]
     max_bytes: int
     cut: bool
+    unread: bool
+
+
+class _Unread(NamedTuple):
+    """A body on its way, and the connection that it comes by."""
+
+    response: http.client.HTTPResponse
+    origin: _Origin
+    line: _Line
 
 
 class _Answer(NamedTuple):
     status: int
     headers: Message
     body: bytes
+    unread: _Unread | None = None
 
 
 class HttpStore:
@@ -106,15 +126,37 @@ class HttpStore:
         wanted = {"Range": f"bytes={start}-{start + length - 1}"}
         answer = self._ask("GET", key, wanted, max_bytes=start + length, cut=True)
         if answer.status == 206:
-            given = answer.headers.get("Content-Range", "")
-            if not given.startswith(f"bytes {start}-"):
-                raise CorruptError(f"another range came: {given[:60]!r}", where=self._where(key))
+            self._check_range(answer, key, start)
             return answer.body[:length]
         if answer.status == 200:  # a server that knows no ranges
             return answer.body[start : start + length]
         if answer.status == 416:  # the file ends before
             return b""
         raise self._refused(answer, key)
+
+    @contextmanager
+    def stream(self, key: str, start: int = 0) -> Iterator[Iterator[bytes]]:
+        wanted = {"Range": f"bytes={start}-"} if start else {}
+        answer = self._ask("GET", key, wanted, max_bytes=0, unread=True)
+        if answer.status == 416 and start:  # the file ends before
+            yield iter(())
+            return
+        if not answer.unread:
+            raise self._refused(answer, key)
+        skip = start if answer.status == 200 else 0  # a server that knows no ranges
+        pieces = _Pieces(answer.unread.response, skip, self._where(key), self._timeout_s)
+        try:
+            if answer.status == 206:
+                self._check_range(answer, key, start)
+            yield iter(pieces)
+        finally:
+            _, origin, line = answer.unread
+            self._put_back(origin, line, reusable=pieces.complete)
+
+    def _check_range(self, answer: _Answer, key: str, start: int) -> None:
+        given = answer.headers.get("Content-Range", "")
+        if not given.startswith(f"bytes {start}-"):
+            raise CorruptError(f"another range came: {given[:60]!r}", where=self._where(key))
 
     def exists(self, key: str) -> bool:
         answer = self._ask("HEAD", key, max_bytes=0)
@@ -130,7 +172,7 @@ class HttpStore:
             return False
         return True
 
-    def list(self, prefix: str = "") -> Iterator[str]:
+    def list(self, prefix: str = "") -> Iterator[Listed]:
         check_key(prefix, prefix=True)
         raise StoreError(
             "a mirror behind http(s) cannot be listed: web servers have no common way to do it",
@@ -165,7 +207,7 @@ class HttpStore:
             f"the server answers {answer.status}", where=where, hint=_UNREACHABLE
         )
 
-    def _ask(
+    def _ask(  # noqa: PLR0913 - passed by name
         self,
         method: str,
         key: str,
@@ -173,13 +215,15 @@ class HttpStore:
         *,
         max_bytes: int,
         cut: bool = False,
+        unread: bool = False,
     ) -> _Answer:
         """The last answer after redirects; the body is cut, or refused, after ``max_bytes``."""
         check_key(key)
         path = f"{quote(self._base.path.rstrip('/'), safe=_QUOTED)}/{quote(key)}"
         target = self._base._replace(path=path, fragment="")
         for _ in range(_REDIRECTS + 1):
-            answer = self._insist(_Request(method, target, headers or {}, max_bytes, cut), key)
+            request = _Request(method, target, headers or {}, max_bytes, cut, unread)
+            answer = self._insist(request, key)
             if answer.status not in _REDIRECTED:
                 return answer
             target = self._follow(target, answer, key)
@@ -232,7 +276,11 @@ class HttpStore:
         while True:
             line = self._line(origin)
             try:
-                answer, reusable = self._talk(line, request, key)
+                response = self._send(line, request)
+                if request.unread and response.status in (200, 206):
+                    rest = _Unread(response, origin, line)
+                    return _Answer(response.status, response.headers, b"", rest)
+                body, reusable = self._body(response, request, key)
             except (ConnectionError, http.client.BadStatusLine):
                 line.connection.close()
                 if not line.used:
@@ -242,18 +290,16 @@ class HttpStore:
                 line.connection.close()
                 raise
             self._put_back(origin, line, reusable=reusable)
-            return answer
+            return _Answer(response.status, response.headers, body)
 
-    def _talk(self, line: _Line, request: _Request, key: str) -> tuple[_Answer, bool]:
+    def _send(self, line: _Line, request: _Request) -> http.client.HTTPResponse:
         target = request.target
         headers = {"User-Agent": "stackyard", **line.headers, **request.headers}
         if self._authorization and self._at_home(target):
             headers["Authorization"] = self._authorization
         path = f"{target.path or '/'}{'?' + target.query if target.query else ''}"
         line.connection.request(request.method, line.prefix + path, headers=headers)
-        response = line.connection.getresponse()
-        body, complete = self._body(response, request, key)
-        return _Answer(response.status, response.headers, body), complete
+        return line.connection.getresponse()
 
     def _body(
         self, response: http.client.HTTPResponse, request: _Request, key: str
@@ -268,7 +314,7 @@ class HttpStore:
         if given and not request.cut and length is not None and length > limit:
             raise self._too_large(limit, key)
         pieces, size = [], 0
-        while size <= limit and (piece := response.read(min(_PIECE, limit + 1 - size))):
+        while size <= limit and (piece := response.read(min(PIECE_BYTES, limit + 1 - size))):
             pieces.append(piece)
             size += len(piece)
         if size > limit:
@@ -335,6 +381,35 @@ class HttpStore:
                 self._idle.setdefault(origin, []).append(line)
                 return
         line.connection.close()
+
+
+class _Pieces:
+    """The pieces of a body; ``complete`` once it was read to its end on a line that stays open."""
+
+    def __init__(
+        self, response: http.client.HTTPResponse, skip: int, where: str, timeout_s: float
+    ) -> None:
+        self.complete = False
+        self._response = response
+        self._skip = skip
+        self._where = where
+        self._timeout_s = timeout_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        response, skip = self._response, self._skip
+        missing = response.length
+        try:
+            while piece := response.read(PIECE_BYTES):
+                if missing is not None:
+                    missing -= len(piece)
+                if skip < len(piece):
+                    yield piece[skip:]
+                skip = max(0, skip - len(piece))
+            if missing:
+                raise http.client.IncompleteRead(b"", missing)
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(_problem(error, self._timeout_s), where=self._where) from None
+        self.complete = not response.will_close
 
 
 def _split(url: str, where: str) -> SplitResult:

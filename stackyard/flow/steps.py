@@ -22,6 +22,7 @@ from stackyard.settings import Settings, make_settings
 from stackyard.stack import Stack
 
 if TYPE_CHECKING:
+    from stackyard.edges.access import Place
     from stackyard.speclist import Entry
 
 __all__ = ["Project", "Request", "Work", "load_work", "open_project", "plan_work"]
@@ -247,35 +248,24 @@ def prunes_unaffected(work: Work, request: Request) -> bool:
     return wanted
 
 
-class _Place(NamedTuple):
-    """A mirror to look at; ``signed`` is None where only a URL is known."""
-
-    name: str
-    fetch_url: str
-    signed: bool | None
-
-
-def mirror_places(work: Work, request: Request) -> tuple[_Place, ...]:
+def mirror_places(work: Work, request: Request) -> tuple[Place, ...]:
     """The mirrors that count: those of ``--mirror``, else all of the stack's with binaries."""
+    from stackyard.edges.access import Place, mirror_place  # with what asks the mirrors
+
     if not all(request.mirrors):
         raise ConfigError("an empty URL", where="--mirror", hint="is a variable not set?")
-    known = {mirror.fetch_url.rstrip("/"): mirror for mirror in work.stack.mirrors.values()}
-    if request.mirrors:
-        from stackyard.edges.store import public_url  # with what asks the mirrors
-
-        return tuple(
-            _Place(
-                public_url(url),
-                url,
-                known[url.rstrip("/")].signed if url.rstrip("/") in known else None,
-            )
-            for url in request.mirrors
-        )
-    return tuple(
-        _Place(mirror.name, mirror.fetch_url, mirror.signed)
-        for mirror in work.stack.mirrors.values()
-        if mirror.binary
-    )
+    env, where = work.project.env, work.stack.where
+    mirrors = work.stack.mirrors.values()
+    if not request.mirrors:
+        return tuple(mirror_place(mirror, env, where) for mirror in mirrors if mirror.binary)
+    known = {mirror.fetch_url.rstrip("/"): mirror for mirror in mirrors}
+    places = []
+    for url in request.mirrors:
+        place = Place("", url)
+        if mirror := known.get(url.rstrip("/")):
+            place = mirror_place(mirror, env, where)
+        places.append(place._replace(name=place.shown, url=url))
+    return tuple(places)
 
 
 def take_inventory(work: Work, request: Request) -> Sequence[Any]:
