@@ -18,7 +18,8 @@ from locks import document, key, node, text
 from mirror_server import Reply, mirror_server
 from pipelines import jobs_of, load, local_needs
 
-from stackyard import flow
+from stackyard.flow.generate import generate
+from stackyard.flow.steps import Request
 from stackyard.spec import format_variants
 
 CHAIN = document({"app": ["lib"], "lib": []})
@@ -535,9 +536,7 @@ def test_full_disk(
 def _generate_often(root: str, stack: str, rounds: int) -> None:
     os.chdir(root)
     for _ in range(rounds):
-        flow.generate(
-            flow.Request(stack=stack, no_prune=True), output="pipeline.yml", artifacts_root=stack
-        )
+        generate(Request(stack=stack, no_prune=True), output="pipeline.yml", artifacts_root=stack)
 
 
 def test_two_writers(stackyard: Stackyard, project: Project, *, long: bool) -> None:

@@ -23,9 +23,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from pipelines import differences, jobs_of, load, plain
 
-from stackyard import flow
 from stackyard.document import parse_yaml
-from stackyard.flow import Request
+from stackyard.flow.generate import generate
+from stackyard.flow.steps import Request
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
@@ -90,7 +90,7 @@ class Run:
         return Path(os.path.normpath(self.root / (self.artifacts_root or "jobs_scratch_dir")))
 
     def generate(self, *, check: bool = False) -> None:
-        flow.generate(
+        generate(
             Request(
                 stack=self.case.name,
                 no_prune="--no-prune" in self.flags,

@@ -20,7 +20,8 @@ from invoke.context import Context
 from invoke.tasks import Task
 from locks import document
 
-from stackyard import __version__, flow, tasks
+from stackyard import __version__, tasks
+from stackyard.flow.steps import Request
 
 COLLECTION = tasks.namespace
 NAMES = sorted(COLLECTION.task_names)
@@ -89,7 +90,7 @@ def test_help_never_runs_the_task(
     name: str, stackyard: Stackyard, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (tasks.keys, tasks.mirror, tasks.own, tasks.pipeline):
-        monkeypatch.setattr(module, "flow", lambda _="": pytest.fail("the task ran"))
+        monkeypatch.setattr(module, "flow", lambda _: pytest.fail("the task ran"))
     options = [argument.name for argument in ARGUMENTS[name]]
     for arguments in ([name, "--help"], ["--help", name], [name, "-h"]):
         answer = stackyard(*arguments)
@@ -121,12 +122,12 @@ def test_a_task_is_one_call_into_flow(name: str, monkeypatch: pytest.MonkeyPatch
     class Steps:
         """A module of flow whose functions only check how they are called."""
 
-        Request = flow.Request
-
         def __init__(self, module: str) -> None:
-            self._module = importlib.import_module(f"stackyard.flow.{module}".rstrip("."))
+            self._module = importlib.import_module(f"stackyard.flow.{module}")
 
-        def __getattr__(self, function: str) -> Callable[..., None]:
+        def __getattr__(self, function: str) -> Callable[..., object]:
+            if function == "Request":
+                return Request
             real = inspect.signature(getattr(self._module, function))
 
             def call(*args: object, **kwargs: object) -> None:
@@ -136,7 +137,7 @@ def test_a_task_is_one_call_into_flow(name: str, monkeypatch: pytest.MonkeyPatch
             return call
 
     module = inspect.getmodule(inspect.unwrap(body(name)))
-    monkeypatch.setattr(module, "flow", lambda module="": Steps(module))
+    monkeypatch.setattr(module, "flow", Steps)
     body(name)(Context())
     assert len(calls) == 1
 

@@ -5,13 +5,15 @@ Values of variables are never shown, only whether they are there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from stackyard.edges import console
 from stackyard.errors import StackyardError
-from stackyard.flow.steps import Project, Work
+from stackyard.flow.steps import Project, Work, open_project
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "doctor", "examine"]
 
 
 class Finding(NamedTuple):
@@ -74,7 +76,7 @@ def _tried(check: str, step: Callable[[], Any]) -> tuple[Any, list[Finding]]:
 
 
 def _stack_findings(project: Project, name: str, *, offline: bool) -> Iterator[Finding]:
-    from stackyard.flow import stack_warnings
+    from stackyard.flow.planning import stack_warnings
     from stackyard.flow.steps import Request, load_work
 
     work, troubles = _tried(
@@ -163,7 +165,7 @@ def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
 
 
 def _parent_findings(project: Project) -> Iterator[Finding]:
-    from stackyard.flow import parent_is_fresh
+    from stackyard.flow.generate import parent_is_fresh
 
     fresh, troubles = _tried(".gitlab-ci.yml", lambda: parent_is_fresh(project))
     yield from troubles
@@ -176,3 +178,19 @@ def _parent_findings(project: Project) -> Iterator[Finding]:
             advice=True,
             hint="run: invoke generate",
         )
+
+
+def doctor(*, stack: str = "", offline: bool = False, as_json: bool = False) -> None:
+    """Look at everything that a run needs, and say what is missing."""
+    findings = examine(open_project(), stack=stack, offline=offline)
+    if as_json:
+        console.out(json.dumps([finding.as_dict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            console.out(finding.line())
+    worst = max((finding.code for finding in findings), default=0)
+    if worst:
+        failed = sum(finding.code > 0 for finding in findings)
+        error = StackyardError(f"{failed} of {len(findings)} checks failed")
+        error.code = worst
+        raise error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from stackyard.edges.access import Place
     from stackyard.speclist import Entry
 
-__all__ = ["Project", "Request", "Work", "load_work", "open_project", "plan_work"]
+__all__ = [
+    "Project",
+    "Request",
+    "Work",
+    "load_work",
+    "open_project",
+    "plan_work",
+    "project_templates",
+]
 
 
 _STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -110,6 +118,13 @@ def _only_stack(project: Project) -> str:
         where="--stack",
         hint="name one" if names else "put a spack.yaml into stacks/NAME/",
     )
+
+
+def project_templates(project: Project) -> Callable[[str], Any]:
+    """Loads a template by name: the project's own wins over that of the package."""
+    from stackyard.edges.templates import load_template
+
+    return lambda name: load_template(name, project.root)
 
 
 @contextmanager

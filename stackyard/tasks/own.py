@@ -10,19 +10,19 @@ from stackyard.tasks.told import flow, told
 @told(help={"long": "the full counts of races and random inputs", "only": "pytest's -k"})
 def test(_: Context, long: bool = False, only: str = "") -> None:
     """Run the tests of Stackyard itself (in a clone)."""
-    flow().test(long=long, only=only)
+    flow("own").test(long=long, only=only)
 
 
 @told()
 def lint(_: Context) -> None:
     """Check Stackyard's own code with ruff and mypy (in a clone)."""
-    flow().lint()
+    flow("own").lint()
 
 
 @told(name="format")
 def format_(_: Context) -> None:
     """Format Stackyard's own code (in a clone)."""
-    flow().format_code()
+    flow("own").format_code()
 
 
 @told(
@@ -34,4 +34,4 @@ def format_(_: Context) -> None:
 )
 def bench(_: Context, spack: str = "", json: bool = False, only: str = "") -> None:
     """Measure Stackyard against its floor and against Spack (in a clone)."""
-    flow().bench(spack=spack, as_json=json, only=only)
+    flow("own").bench(spack=spack, as_json=json, only=only)

@@ -23,7 +23,7 @@ _PRUNING = {
 def _request(arguments: Mapping[str, Any]) -> Any:
     """What was asked for, from the arguments of a task that plans."""
     given = {**arguments, "mirrors": tuple(arguments["mirror"] or ())}
-    made = flow().Request
+    made = flow("steps").Request
     return made(**{name: given[name] for name in made._fields})
 
 
@@ -55,7 +55,7 @@ def generate(  # noqa: PLR0913
 ) -> None:
     """Render .gitlab-ci.yml for all stacks, or with --stack the pipeline of its packages."""
     request = _request(locals())
-    flow().generate(
+    flow("generate").generate(
         request,
         output=output,
         artifacts_root=artifacts_root,
@@ -88,7 +88,7 @@ def plan(  # noqa: PLR0913
 ) -> None:
     """Show what would be built, what is reused from where, and why."""
     request = _request(locals())
-    flow().plan(request, as_json=json, html=html)
+    flow("planning").plan(request, as_json=json, html=html)
 
 
 @told(
@@ -113,7 +113,7 @@ def graph(  # noqa: PLR0913
 ) -> None:
     """Draw the plan as a picture, a level of the DAG beside the other."""
     request = _request(locals())
-    flow().graph(request, output=output)
+    flow("planning").graph(request, output=output)
 
 
 @told(
@@ -135,7 +135,7 @@ def lock_(
     json: bool = False,
 ) -> None:
     """Check that a lock answers its manifest (--check) and that its hashes are true (--verify)."""
-    flow().lock(stack=stack, lock=lock, check=check, verify=verify, as_json=json)
+    flow("locks").lock(stack=stack, lock=lock, check=check, verify=verify, as_json=json)
 
 
 @told(
@@ -147,4 +147,4 @@ def lock_(
 )
 def doctor(_: Context, stack: str = "", offline: bool = False, json: bool = False) -> None:
     """Tell what is missing: settings, stacks, locks, variables, mirrors."""
-    flow().doctor(stack=stack, offline=offline, as_json=json)
+    flow("examination").doctor(stack=stack, offline=offline, as_json=json)

@@ -55,6 +55,6 @@ def told(**options: Any) -> Callable[[Callable[..., None]], Any]:
     return decorate
 
 
-def flow(module: str = "") -> ModuleType:
+def flow(module: str) -> ModuleType:
     """A module of steps, imported only when a task runs: ``invoke --list`` stays instant."""
-    return importlib.import_module(f"stackyard.flow.{module}".rstrip("."))
+    return importlib.import_module(f"stackyard.flow.{module}")

@@ -14,7 +14,8 @@ import pytest
 from pipelines import differences, load
 from tests_data import DATA, STACKS
 
-from stackyard import flow
+from stackyard.flow.generate import generate
+from stackyard.flow.steps import Request
 
 SPACK = os.environ.get("STACKYARD_SPACK", "")
 pytestmark = pytest.mark.skipif(
@@ -71,6 +72,6 @@ def test_generates_what_this_spack_generates(
             monkeypatch.delenv(name)
     for name, value in fixed.items():
         monkeypatch.setenv(name, value)
-    flow.generate(flow.Request(stack=case, no_prune=True))
+    generate(Request(stack=case, no_prune=True))
     ours = (project / "jobs_scratch_dir" / "pipeline.yml").read_text()
     assert differences(load(ours), load(theirs.read_text())) == []

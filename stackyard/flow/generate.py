@@ -1,0 +1,149 @@
+"""``generate``: the parent pipeline of all stacks, or the child pipeline of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackyard import __version__
+from stackyard.edges import console
+from stackyard.edges.files import read_bytes
+from stackyard.errors import ConfigError, StaleError
+from stackyard.flow.child import create_cdash_group, make_child
+from stackyard.flow.steps import Project, Request, open_project, project_templates
+
+if TYPE_CHECKING:
+    from stackyard.pipeline import Pipeline
+    from stackyard.plan import Plan
+
+__all__ = ["generate", "parent_is_fresh"]
+
+
+def generate(
+    request: Request,
+    *,
+    output: str = "",
+    artifacts_root: str = "",
+    check: bool = False,
+    forward: Sequence[str] = (),
+) -> None:
+    """Write the parent pipeline, or with a stack its child pipeline; ``check`` only compares."""
+    project = open_project()
+    child = None
+    if request.stack:
+        child = make_child(project, request, output, artifacts_root, forward)
+        files = child.files
+    elif output:
+        raise ConfigError(
+            "the parent pipeline has its place: .gitlab-ci.yml",
+            where="--output",
+            hint="name a stack as well: --stack NAME",
+        )
+    else:
+        files = _parent_files(project)
+    if check:
+        _compare(project, files)
+        return
+    if child:
+        create_cdash_group(child.work)
+        _summary(child.plan, child.pipeline)
+    _write(project, files)
+
+
+def _summary(plan: Plan, pipeline: Pipeline) -> None:
+    from stackyard.plan import Action
+
+    counts = ", ".join(
+        f"{plan.count(action)} {word}"
+        for action, word in (
+            (Action.BUILD, "to build"),
+            (Action.REUSE, "reused"),
+            (Action.EXTERNAL, "external"),
+            (Action.UNAFFECTED, "unaffected"),
+        )
+        if plan.count(action)
+    )
+    console.note(
+        f"{counts or 'no specs'}; {pipeline.size} jobs, longest chain {len(plan.graph.chain())}"
+    )
+
+
+def _parent_files(project: Project) -> dict[Path, bytes]:
+    from stackyard.edges.stacks import list_stacks
+    from stackyard.flow.steps import read_stack
+    from stackyard.parent import ParentStack, parent_values
+    from stackyard.render import render
+    from stackyard.settings import make_settings
+
+    settings = make_settings(project.settings)
+    stacks = []
+    for name in list_stacks(project.root):
+        stack, _ = read_stack(project, name)
+        own = f"stacks/{name}/"
+        files = [project.shown(file) for file in stack.files]
+        others = [f for f in files if not f.startswith(own) and not Path(f).is_absolute()]
+        stacks.append(ParentStack(name=name, files=(f"{own}**/*", *others)))
+    if not stacks:
+        raise ConfigError(
+            "there is no stack yet", where="stacks/", hint="put a spack.yaml into stacks/NAME/"
+        )
+    wanted = settings.generate
+    values = parent_values(
+        stacks,
+        image=wanted.image or "python:3.12",
+        tags=wanted.tags,
+        requirement=wanted.requirement or _requirement(project),
+        strategy=wanted.strategy,
+        interruptible=wanted.interruptible,
+        variables=wanted.variables,
+        before_script=wanted.before_script,
+    )
+    text = render("gitlab/parent.yml.j2", project_templates(project), values)
+    return {project.root / ".gitlab-ci.yml": text.encode()}
+
+
+def parent_is_fresh(project: Project) -> bool:
+    """Whether the committed ``.gitlab-ci.yml`` is what would be rendered now."""
+    return all(
+        path.is_file() and read_bytes(path) == data for path, data in _parent_files(project).items()
+    )
+
+
+def _requirement(project: Project) -> str:
+    """What to install: the version that runs, in a clone of stackyard the clone itself."""
+    own = (project.root / "stackyard" / "__init__.py").is_file()
+    return "." if own else f"stackyard=={__version__}"
+
+
+def _write(project: Project, files: Mapping[Path, bytes]) -> None:
+    from stackyard.edges.files import write_files
+
+    changed = write_files(files)
+    for path in files:
+        state = "wrote" if path.resolve() in changed else "unchanged"
+        console.note(f"{state} {project.shown(path)}")
+
+
+def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
+    import difflib
+
+    stale: list[str] = []
+    lines: list[str] = []
+    for path, data in files.items():
+        old = read_bytes(path) if path.is_file() else b""
+        if old != data:
+            stale.append(project.shown(path))
+            lines += difflib.unified_diff(
+                old.decode(errors="replace").splitlines(keepends=True),
+                data.decode(errors="replace").splitlines(keepends=True),
+                f"{project.shown(path)} (as it is)",
+                f"{project.shown(path)} (as it should be)",
+            )
+    if stale:
+        raise StaleError(
+            f"not up to date: {', '.join(stale)}",
+            hint="run: invoke generate",
+            diff="".join(line if line.endswith("\n") else f"{line}\n" for line in lines),
+        )
+    console.note(f"up to date: {', '.join(project.shown(path) for path in files)}")

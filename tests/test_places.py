@@ -1,0 +1,86 @@
+"""What ``--url`` means, and what opens a mirror."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Project
+from locks import document
+
+from stackyard.edges.access import access_to
+from stackyard.edges.console import printable
+from stackyard.edges.settings import Environment
+from stackyard.errors import ConfigError
+from stackyard.flow.places import find_project, named_place
+from stackyard.flow.steps import open_project
+from stackyard.stack import Connection
+
+PAIR = {"id_variable": "MY_ID", "secret_variable": "MY_SECRET"}
+
+
+@pytest.fixture
+def demo(project: Project) -> Project:
+    project.stack(
+        document({"app": []}),
+        mirrors={
+            "release": {
+                "signed": False,
+                "fetch": {"url": "https://read.example.com/r"},
+                "push": {"url": "s3://write/r", "access_pair": PAIR, "endpoint_url": "http://e"},
+            },
+            "plain": "/srv/mirror",
+        },
+    )
+    return project
+
+
+def test_a_mirror_by_name_and_by_url(demo: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_ID", "id-of-mine")
+    monkeypatch.setenv("MY_SECRET", "very-secret-word")
+    project = open_project()
+    reading = named_place(project, "release", flag="--url")
+    assert (reading.url, reading.signed) == ("https://read.example.com/r", False)
+    assert named_place(project, "https://read.example.com/r/", flag="--url") == reading
+    writing = named_place(project, "s3://write/r", flag="--to", push=True)
+    assert writing.access.secret == "very-secret-word"
+    assert writing.access.endpoint_url == "http://e"
+    assert "very-secret-word" not in repr(writing)
+    assert printable("say very-secret-word") == "say ***"
+    other = named_place(project, "s3://elsewhere", flag="--url")
+    assert (other.name, other.url, other.signed) == ("", "s3://elsewhere", None)
+
+
+def test_writing_wants_its_variables(demo: Project) -> None:
+    with pytest.raises(ConfigError, match="the variable MY_ID is not set") as caught:
+        named_place(open_project(), "release", flag="--to", push=True)
+    assert caught.value.where == (
+        "stacks/demo/spack.yaml: spack.mirrors.release.access_pair.id_variable"
+    )
+
+
+def test_no_mirror_named(project: Project) -> None:
+    with pytest.raises(ConfigError, match="no mirror is named") as caught:
+        named_place(None, " ", flag="--url")
+    assert caught.value.where == "--url"
+
+
+def test_a_mirror_outside_of_any_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_project()
+    (project.root / "stacks").rmdir()
+    assert find_project() is None
+    project.write("invoke.yaml", "stackyard: {nonsense: 1}\n")
+    with pytest.raises(ConfigError, match="unknown key"):
+        find_project()
+
+
+@pytest.mark.parametrize(
+    ("variables", "pair"),
+    [
+        ({}, ("", "")),
+        ({"MY_ID": "a"}, ("", "")),  # half a pair would be refused by the server: read without
+        ({"MY_ID": "a", "MY_SECRET": "b"}, ("a", "b")),
+    ],
+)
+def test_reading_goes_on_without(variables: dict[str, str], pair: tuple[str, str]) -> None:
+    connection = Connection("s3://x", id_variable="MY_ID", secret_variable="MY_SECRET")
+    access = access_to(connection, Environment(variables), "here", push=False)
+    assert (access.id, access.secret) == pair
