@@ -7,15 +7,19 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from real_spack import RealSpack
 
 from stackyard import main
-from stackyard.edges import web
+from stackyard.edges import service, settings, web
 from stackyard.lock import Lock, parse_lock
+
+#: Servers that tests may ask for.
+pytest_plugins = ["services"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
@@ -59,7 +63,17 @@ def tutorial_lock() -> Lock:
 
 
 #: Variables that say what a run does; a test sets those that it is about.
-_TELLING = re.compile(r"SPACK_.*|CI|CI_.*|GITLAB.*|GITHUB.*|AWS_.*|CDASH_.*|INVOKE_.*|MY_.*")
+_TELLING = re.compile(
+    r"SPACK_.*|CI|CI_.*|GITLAB.*|GITHUB.*|AWS_.*|S3_.*|GOOGLE_.*|STORAGE_.*|CDASH_.*|INVOKE_.*|MY_.*"
+)
+#: Nobody's keys for buckets: no files of the user, no service of a cloud's machines.
+_NOBODY = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "CLOUDSDK_CONFIG": os.devnull,
+    "NO_GCE_CHECK": "true",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +81,30 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine that runs the tests may be a CI job itself."""
     for name in filter(_TELLING.fullmatch, list(os.environ)):
         monkeypatch.delenv(name)
+    monkeypatch.setattr(settings, "_concealed", set())  # one run knows nothing of another's secrets
+    for name, value in _NOBODY.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No long waits before what failed is tried again."""
-    monkeypatch.setattr(web, "_LONGEST_WAIT_S", 0.01)
+    for module in (service, web):
+        monkeypatch.setattr(module, "_LONGEST_WAIT_S", 0.01)
+
+
+@pytest.fixture
+def fresh_spack(tmp_path: Path) -> Iterator[Callable[[], RealSpack]]:
+    """Makes a Spack with an empty install tree and keyring, as often as it is called."""
+    made: list[RealSpack] = []
+
+    def make() -> RealSpack:
+        made.append(RealSpack(tmp_path / f"spack-{len(made)}"))
+        return made[-1]
+
+    yield make
+    for spack in made:
+        spack.close()
 
 
 class Answer(NamedTuple):

@@ -58,10 +58,10 @@ class MirrorServer(ThreadingHTTPServer):
         if not file.is_file():
             return Reply(self.missing, b"missing")
         data = file.read_bytes()
-        match = re.fullmatch(r"bytes=(\d+)-(\d+)", span or "")
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", span or "")
         if not match or not self.ranges:
             return Reply(200, data)
-        start, end = int(match[1]), int(match[2])
+        start, end = int(match[1]), int(match[2] or len(data))
         if start >= len(data):
             return Reply(416)
         given = {"Content-Range": f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"}

@@ -88,7 +88,9 @@ def test_a_bomb_does_not_go_off() -> None:
         parse_metadata(bomb, "bomb")
 
 
-WHOLE = gzip.compress(json.dumps({"spec": {"_meta": {"version": 5}, "nodes": [{}]}}).encode())
+WHOLE = gzip.compress(
+    json.dumps({"spec": {"_meta": {"version": 5}, "nodes": [{}]}}).encode(), mtime=0
+)
 
 
 @pytest.mark.parametrize(

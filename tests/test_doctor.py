@@ -13,7 +13,7 @@ from locks import document, key, node
 from stackyard.flow.examination import Finding
 
 CHAIN = document({"app": ["lib"], "lib": []})
-SECRET = "hunter2-hunter2"  # noqa: S105 - made up
+SECRET = "hunter2-hunter2"
 
 
 def findings(stackyard: Stackyard, *flags: str, code: int = 0) -> dict[str, dict[str, Any]]:

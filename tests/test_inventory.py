@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from mirror_server import MirrorServer, Reply, mirror_server
+from services import S3Server
 
 from stackyard.edges.access import Place
 from stackyard.edges.inventory import broken_specs, take_inventories
@@ -426,9 +427,9 @@ def test_server_that_breaks_down_stops_the_run(server: MirrorServer) -> None:
         take(Place("m", server.url), wanted=wanted)
 
 
-def test_mirrors_that_this_version_cannot_read(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="mirror far: this version of stackyard reads"):
-        take(Place("here", str(tmp_path)), Place("far", "s3://bucket"), wanted=[])
+def test_a_place_where_no_mirror_can_be(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="mirror far: no mirror can be at sftp:// URLs"):
+        take(Place("here", str(tmp_path)), Place("far", "sftp://host/x"), wanted=[])
 
 
 # --- what people see ---
@@ -546,7 +547,15 @@ def test_broken_specs_over_http_are_ignored_as_spack_does() -> None:
     assert "ignored" in lines[0]
 
 
-def test_broken_specs_in_buckets_are_refused() -> None:
+def test_broken_specs_in_a_bucket(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (fake(n).hash for n in range(2))
+    url = moto.bucket()
+    store = moto.store(url)
+    store.write(f"broken/{one}", b"broken-spec: {}")
+    store.close()
+    for name, value in moto.variables.items():
+        monkeypatch.setenv(name, value)
+    assert broken_specs(f"{url}/broken", [one, two], progress=print) == {one}
     with pytest.raises(StoreError) as caught:
-        broken_specs("s3://bucket/broken", [], progress=print)
+        broken_specs("s3://no-such-bucket/broken", [], progress=print)
     assert caught.value.code == 6

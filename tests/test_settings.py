@@ -159,7 +159,7 @@ def test_environment_types() -> None:
     assert env.prune_untouched is False
     assert Environment({}).prune_untouched is None
     assert env.prune_untouched_dependent_depth == 2
-    assert env.cdash_token == "old"  # noqa: S105
+    assert env.cdash_token == "old"
     assert env.ci_stack_name is None
     assert env.ci_job_name == ""
     with pytest.raises(ConfigError, match="whole number"):

@@ -1,6 +1,5 @@
 """The shape of ``spack.yaml``, and what a stack is made of."""
 
-# ruff: noqa: S106 - names of variables are no secrets
 from __future__ import annotations
 
 from typing import Any

@@ -1,8 +1,7 @@
 """A mirror on a web server, read only.
 
-On the standard library: ``requests`` would do the same with 92 ms of import instead of 31 (and
-``urllib3`` with 67), would be one more thing to install, and follows redirects from https to http.
-Connections are kept alive and shared by all threads that use one store.
+On the standard library, for what ``requests`` costs to import and to use, and because that follows
+redirects from https to http. Connections are in ``lines``.
 """
 
 from __future__ import annotations
@@ -11,19 +10,26 @@ import email.utils
 import http.client
 import ssl
 import time
-import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from email.message import Message
-from threading import Lock
 from typing import NamedTuple
-from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from stackyard.edges.lines import (
+    Lines,
+    Origin,
+    Sent,
+    basic,
+    body,
+    fault,
+    origin,
+    parts_of,
+    pieces,
+    without,
+)
 from stackyard.edges.store import (
     MANIFEST_BYTES,
-    PIECE_BYTES,
     ForbiddenError,
     Listed,
     check_key,
@@ -31,7 +37,7 @@ from stackyard.edges.store import (
 )
 from stackyard.errors import CorruptError, DeniedError, NotFoundError, StoreError, UnreachableError
 
-__all__ = ["HttpStore"]
+__all__ = ["HttpStore", "retry_after"]
 
 TRIES = 4
 _REDIRECTS = 5
@@ -48,22 +54,6 @@ _FORBIDDEN = (
 _UNREACHABLE = "try again, fix the mirror's URL, or plan without mirrors: --no-prune"
 
 
-class _Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int
-
-
-@dataclass(slots=True)
-class _Line:
-    """One connection. ``prefix`` stands before the path where a proxy wants the whole URL."""
-
-    connection: http.client.HTTPConnection
-    prefix: str
-    headers: Mapping[str, str]
-    used: bool = False
-
-
 class _Request(NamedTuple):
     """What is asked. ``cut``: of a body over ``max_bytes`` give the beginning; else refuse it.
 
@@ -78,19 +68,11 @@ class _Request(NamedTuple):
     unread: bool
 
 
-class _Unread(NamedTuple):
-    """A body on its way, and the connection that it comes by."""
-
-    response: http.client.HTTPResponse
-    origin: _Origin
-    line: _Line
-
-
 class _Answer(NamedTuple):
     status: int
     headers: Message
     body: bytes
-    unread: _Unread | None = None
+    unread: Sent | None = None
 
 
 class HttpStore:
@@ -103,16 +85,12 @@ class HttpStore:
         self, url: str, *, timeout_s: float = 20.0, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self.url = public_url(url).rstrip("/")
-        self._base = _split(url, self.url)
-        self._home = _origin(self._base, self.url)
+        self._base = parts_of(url, self.url)
+        self._home = origin(self._base, self.url)
         self._timeout_s = timeout_s
         self._sleep = sleep
-        self._authorization = _basic(self._base)
-        self._proxies = urllib.request.getproxies()
-        self._tls: ssl.SSLContext | None = None
-        self._idle: dict[_Origin, list[_Line]] = {}
-        self._lock = Lock()
-        self._closed = False
+        self._authorization = basic(self._base)
+        self._lines = Lines(timeout_s)
 
     def read(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> bytes:
         answer = self._ask("GET", key, max_bytes=max_bytes)
@@ -143,15 +121,20 @@ class HttpStore:
             return
         if not answer.unread:
             raise self._refused(answer, key)
-        skip = start if answer.status == 200 else 0  # a server that knows no ranges
-        pieces = _Pieces(answer.unread.response, skip, self._where(key), self._timeout_s)
         try:
             if answer.status == 206:
                 self._check_range(answer, key, start)
-            yield iter(pieces)
+            skip = start if answer.status == 200 else 0  # a server that knows no ranges
+            yield without(self._pieces(answer.unread.response, key), skip)
         finally:
-            _, origin, line = answer.unread
-            self._put_back(origin, line, reusable=pieces.complete)
+            self._lines.done(answer.unread)
+
+    def _pieces(self, response: http.client.HTTPResponse, key: str) -> Iterator[bytes]:
+        try:
+            yield from pieces(response)
+        except (OSError, http.client.HTTPException) as error:
+            problem = fault(error, self._timeout_s)
+            raise UnreachableError(problem, where=self._where(key)) from None
 
     def _check_range(self, answer: _Answer, key: str, start: int) -> None:
         given = answer.headers.get("Content-Range", "")
@@ -181,12 +164,7 @@ class HttpStore:
         )
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            lines = [line for idle in self._idle.values() for line in idle]
-            self._idle.clear()
-        for line in lines:
-            line.connection.close()
+        self._lines.close()
 
     def _where(self, key: str) -> str:
         return f"{self.url}/{key}"
@@ -235,10 +213,10 @@ class HttpStore:
         place = answer.headers.get("Location", "")
         try:
             new = urlsplit(urljoin(target.geturl(), place))
-            origin = _origin(new, self._where(key))
+            leads: Origin | None = origin(new, self._where(key))
         except (ValueError, UnreachableError):
-            origin = None
-        if origin is None or (target.scheme == "https" and origin.scheme != "https"):
+            leads = None
+        if leads is None or (target.scheme == "https" and leads.scheme != "https"):
             raise UnreachableError(
                 f"the server redirects to {public_url(place)[:200]!r}, which is not followed",
                 where=self._where(key),
@@ -253,17 +231,16 @@ class HttpStore:
             wait = 0.5 * 2**attempt
             try:
                 answer = self._once(request, key)
-            except ssl.SSLCertVerificationError as error:
-                problem = f"its certificate is not trusted: {error.verify_message}"
-                break
             except (OSError, http.client.HTTPException) as error:
-                problem = _problem(error, self._timeout_s)
+                problem = fault(error, self._timeout_s)
+                if isinstance(error, ssl.SSLCertVerificationError):
+                    break
             else:
                 if answer.status not in _BUSY:
                     return answer
                 problem = f"the server answers {answer.status}"
-                wait = max(wait, _retry_after(answer.headers))
-            if self._closed:  # nobody waits for the answer any more
+                wait = max(wait, retry_after(answer.headers))
+            if self._lines.closed:  # nobody waits for the answer any more
                 break
             if attempt < TRIES - 1:
                 self._sleep(min(wait, _LONGEST_WAIT_S))
@@ -272,183 +249,45 @@ class HttpStore:
         raise UnreachableError(problem, where=self._where(key), hint=_UNREACHABLE)
 
     def _once(self, request: _Request, key: str) -> _Answer:
-        origin = _origin(request.target, self._where(key))
-        while True:
-            line = self._line(origin)
-            try:
-                response = self._send(line, request)
-                if request.unread and response.status in (200, 206):
-                    rest = _Unread(response, origin, line)
-                    return _Answer(response.status, response.headers, b"", rest)
-                body, reusable = self._body(response, request, key)
-            except (ConnectionError, http.client.BadStatusLine):
-                line.connection.close()
-                if not line.used:
-                    raise
-                continue  # the server had hung up while the connection lay idle
-            except BaseException:
-                line.connection.close()
-                raise
-            self._put_back(origin, line, reusable=reusable)
-            return _Answer(response.status, response.headers, body)
-
-    def _send(self, line: _Line, request: _Request) -> http.client.HTTPResponse:
         target = request.target
-        headers = {"User-Agent": "stackyard", **line.headers, **request.headers}
+        headers = {"User-Agent": "stackyard", **request.headers}
         if self._authorization and self._at_home(target):
             headers["Authorization"] = self._authorization
         path = f"{target.path or '/'}{'?' + target.query if target.query else ''}"
-        line.connection.request(request.method, line.prefix + path, headers=headers)
-        return line.connection.getresponse()
+        to = origin(target, self._where(key))
+        sent = self._lines.send(to, request.method, path, headers)
+        status, given = sent.response.status, sent.response.headers
+        if request.unread and status in (200, 206):
+            return _Answer(status, given, b"", sent)
+        try:
+            return _Answer(status, given, self._body(sent.response, request, key))
+        finally:
+            self._lines.done(sent)
 
-    def _body(
-        self, response: http.client.HTTPResponse, request: _Request, key: str
-    ) -> tuple[bytes, bool]:
-        """The body, and whether it was read to its end; checked against Content-Length.
-
-        Content-Encoding is left alone: we ask for none, and a checksum is one of stored bytes.
-        """
+    def _body(self, response: http.client.HTTPResponse, request: _Request, key: str) -> bytes:
         given = response.status in (200, 206)
         limit = request.max_bytes if given else _DRAIN
         length = response.length
         if given and not request.cut and length is not None and length > limit:
             raise self._too_large(limit, key)
-        pieces, size = [], 0
-        while size <= limit and (piece := response.read(min(PIECE_BYTES, limit + 1 - size))):
-            pieces.append(piece)
-            size += len(piece)
-        if size > limit:
-            if given and not request.cut:
-                raise self._too_large(limit, key)
-            response.close()
-            return b"".join(pieces)[:limit], False
-        if length is not None and size < length:
-            raise http.client.IncompleteRead(b"", length - size)
-        return b"".join(pieces), not response.will_close
+        data = body(response, limit)
+        if len(data) > limit and given and not request.cut:
+            raise self._too_large(limit, key)
+        return data[:limit]
 
     def _too_large(self, limit: int, key: str) -> CorruptError:
         return CorruptError(f"the file is larger than {limit} bytes", where=self._where(key))
 
     def _at_home(self, target: SplitResult) -> bool:
         """Whether the password may go there: same place, or the same host with TLS added."""
-        scheme, host, port = _origin(target, self.url)
+        scheme, host, port = origin(target, self.url)
         return (scheme, host, port) == self._home or (
             (self._home.scheme, self._home.host) == ("http", host)
             and (scheme, port) == ("https", 443)
         )
 
-    def _line(self, origin: _Origin) -> _Line:
-        with self._lock:
-            idle = self._idle.get(origin)
-            if idle:
-                return idle.pop()
-        proxy = self._proxies.get(origin.scheme)
-        if proxy and not urllib.request.proxy_bypass(f"{origin.host}:{origin.port}"):
-            return self._proxied(origin, proxy)
-        return _Line(self._connection(origin, origin), "", {})
 
-    def _proxied(self, origin: _Origin, proxy: str) -> _Line:
-        proxy = proxy if "://" in proxy else f"http://{proxy}"
-        parts = _split(proxy, public_url(proxy))
-        if parts.scheme != "http" or not parts.hostname:
-            raise StoreError(
-                "only proxies that speak http are supported",
-                where=public_url(proxy),
-                hint=f"look at the variable {origin.scheme}_proxy",
-            )
-        secret = _basic(parts)
-        headers = {"Proxy-Authorization": secret} if secret else {}
-        connection = self._connection(origin, _origin(parts, public_url(proxy)))
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        if origin.scheme == "http":
-            return _Line(connection, f"http://{host}:{origin.port}", headers)
-        connection.set_tunnel(origin.host, origin.port, headers)
-        return _Line(connection, "", {})
-
-    def _connection(self, origin: _Origin, place: _Origin) -> http.client.HTTPConnection:
-        if origin.scheme == "http":
-            return http.client.HTTPConnection(place.host, place.port, timeout=self._timeout_s)
-        with self._lock:
-            self._tls = self._tls or ssl.create_default_context()
-        return http.client.HTTPSConnection(
-            place.host, place.port, timeout=self._timeout_s, context=self._tls
-        )
-
-    def _put_back(self, origin: _Origin, line: _Line, *, reusable: bool) -> None:
-        line.used = True
-        with self._lock:
-            if reusable and not self._closed:
-                self._idle.setdefault(origin, []).append(line)
-                return
-        line.connection.close()
-
-
-class _Pieces:
-    """The pieces of a body; ``complete`` once it was read to its end on a line that stays open."""
-
-    def __init__(
-        self, response: http.client.HTTPResponse, skip: int, where: str, timeout_s: float
-    ) -> None:
-        self.complete = False
-        self._response = response
-        self._skip = skip
-        self._where = where
-        self._timeout_s = timeout_s
-
-    def __iter__(self) -> Iterator[bytes]:
-        response, skip = self._response, self._skip
-        missing = response.length
-        try:
-            while piece := response.read(PIECE_BYTES):
-                if missing is not None:
-                    missing -= len(piece)
-                if skip < len(piece):
-                    yield piece[skip:]
-                skip = max(0, skip - len(piece))
-            if missing:
-                raise http.client.IncompleteRead(b"", missing)
-        except (OSError, http.client.HTTPException) as error:
-            raise UnreachableError(_problem(error, self._timeout_s), where=self._where) from None
-        self.complete = not response.will_close
-
-
-def _split(url: str, where: str) -> SplitResult:
-    try:
-        return urlsplit(url)
-    except ValueError:  # whose message may show the password
-        raise UnreachableError("not an http(s) URL with a host", where=where) from None
-
-
-def _origin(parts: SplitResult, where: str) -> _Origin:
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise UnreachableError("not an http(s) URL with a host", where=where)
-    return _Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
-
-
-def _basic(parts: SplitResult) -> str:
-    if not parts.username and not parts.password:
-        return ""
-    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    return f"Basic {b64encode(pair.encode()).decode()}"
-
-
-def _problem(error: Exception, timeout_s: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {timeout_s:g} s"
-    if isinstance(error, http.client.IncompleteRead):
-        return f"the answer is cut off ({error.expected or 'some'} bytes are missing)"
-    if isinstance(error, OSError) and error.strerror:
-        return f"no connection: {error.strerror}"
-    if isinstance(error, OSError):
-        return f"no connection: {error}"
-    return f"the answer is not HTTP ({type(error).__name__})"
-
-
-def _retry_after(headers: Message) -> float:
+def retry_after(headers: Message) -> float:
     """Seconds that the server asks us to wait, given as a number or a date; 0 if it does not."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
