@@ -2,7 +2,8 @@
 
 As Spack 1.1 does it (``get_mirrors_for_spec`` in ``binary_distribution.py``): a spec that the
 index of any mirror names is looked up no further, all others are asked for by name, in layout 3
-and layout 2. Unlike in Spack, a mirror that cannot be read is an error and never an empty one.
+and layout 2; in a registry only the index counts. Unlike in Spack, a mirror that cannot be read is
+an error and never an empty one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from stackyard.edges.access import Place
 from stackyard.edges.folder import FileStore
@@ -31,6 +32,7 @@ from stackyard.mirror import (
     Found,
     Index,
     Inventory,
+    Layout,
     blob_key,
     compiler_of,
     parse_index,
@@ -41,8 +43,6 @@ from stackyard.mirror import (
 )
 
 __all__ = ["broken_specs", "take_inventories"]
-
-Layout = Literal[2, 3]
 
 #: No mirror has it: the answer tells how this one says "not there".
 _NOWHERE = "v3/manifests/nothing"
@@ -64,8 +64,12 @@ class _Visit:
     seconds: float = 0.0
 
     @property
+    def is_registry(self) -> bool:
+        return self.store.url.startswith(("oci://", "oci+http://"))
+
+    @property
     def layouts(self) -> tuple[Layout, ...]:
-        """The layouts that are evident; both, if none is."""
+        """The layouts to look specs up in: those that are evident; both, if none is."""
         v3 = self.marked or 3 in self.indices
         both: tuple[Layout, ...] = (3, 2)
         return tuple(n for n in both if (v3 if n == 3 else n in self.indices)) or both
@@ -124,7 +128,7 @@ def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are pass
         missing = _without(asked, (hashes for v in visits for hashes in _indexed(v)))
         for visit in visits:
             start = clock()
-            looked_up = 0 if index_only else len(missing)
+            looked_up = 0 if index_only or visit.is_registry else len(missing)
             if looked_up:
                 with _naming(visit.mirror):
                     _look_up(visit, missing, nodes, workers, tick)
@@ -174,7 +178,7 @@ def _summary(visit: _Visit, asked: Mapping[str, Spec], looked_up: int) -> str:
 
 def _inventory(visit: _Visit, asked: Mapping[str, Spec]) -> Inventory:
     found = dict(visit.direct)
-    for layout in sorted(visit.indices):  # layout 3 last, so that it wins
+    for layout in sorted(visit.indices, key=str):  # layout 3 last, so that it wins
         for key in visit.indices[layout].binaries & asked.keys():
             found[key] = Found(layout=layout, via="index", signed=None)
     return Inventory(
@@ -187,6 +191,9 @@ def _inventory(visit: _Visit, asked: Mapping[str, Spec]) -> Inventory:
 
 def _survey(visit: _Visit, *, index_only: bool, workers: int) -> None:
     """Read the indices of both layouts, and see which layouts there are."""
+    if visit.is_registry:
+        _survey_registry(visit)
+        return
     keys = [INDEX_MANIFEST, V2_INDEX] + ([] if index_only else [LAYOUT_MARKER, _NOWHERE])
     manifest, v2, *rest = _probe(visit, keys, workers)
     visit.marked = bool(rest) and rest[0] is not None
@@ -198,6 +205,20 @@ def _survey(visit: _Visit, *, index_only: bool, workers: int) -> None:
         visit.warnings.append(
             f"mirror {visit.mirror.name} has no index, and only indices are read: nothing on it "
             "is used"
+        )
+
+
+def _survey_registry(visit: _Visit) -> None:
+    """Read the index, which is all that Spack ever asks a registry for (``try_direct_fetch``)."""
+    from stackyard.edges.oci import read_index_blob  # brings requests
+
+    data = read_index_blob(visit.store)
+    if data is not None:
+        visit.indices["oci"] = parse_index(data, visit.store.url)
+    else:
+        visit.warnings.append(
+            f"mirror {visit.mirror.name} has no index, and Spack looks nothing up in a registry "
+            "without one: nothing on it is used. Make it: stackyard mirror.index"
         )
 
 
@@ -368,8 +389,8 @@ def broken_specs(
     """Which of the DAG hashes ``broken-specs-url`` lists: a folder with a file for each.
 
     As ``check_for_broken_specs`` of Spack 1.1 (``ci/__init__.py``), which ignores http(s) too. A
-    folder that is missing lists nothing, where Spack ends with a traceback. Raises StoreError for
-    other schemes, and if the folder cannot be read.
+    folder that is missing lists nothing, where Spack ends with a traceback. Raises StoreError if
+    the place cannot be read.
     """
     if url.startswith("http"):
         progress("broken-specs-url: http(s) cannot be listed; ignored, as Spack does")
@@ -383,3 +404,5 @@ def broken_specs(
         if isinstance(store, FileStore) and not store.is_there:
             return frozenset()
         raise
+    finally:
+        store.close()

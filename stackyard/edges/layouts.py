@@ -27,6 +27,7 @@ from stackyard.mirror import (
     spec_manifest_key,
     v2_spec_key,
 )
+from stackyard.oci import MANIFESTS, manifest_key, parse_oci_binary, spec_tag, tag_hash
 
 __all__ = [
     "Search",
@@ -63,7 +64,7 @@ def manifest_keys(spec: Spec, layout: Layout, specs: Mapping[str, Spec]) -> tupl
     ``specs`` are all nodes of the lock: layout 2 has the compiler's name in its paths.
     """
     if layout == "oci":
-        raise NotImplementedError
+        return (manifest_key(spec_tag(spec)),)
     if layout == 3:
         return (spec_manifest_key(spec),)
     compiler = compiler_of(spec, specs)
@@ -74,20 +75,17 @@ def manifest_keys(spec: Spec, layout: Layout, specs: Mapping[str, Spec]) -> tupl
 
 def read_binary(store: Store, layout: Layout, key: str, dag_hash: str) -> Binary:
     """Read one manifest. Raises NotFoundError, and CorruptError for another shape."""
-    where = f"{store.url}/{key}"
-    if layout == "oci":
-        raise NotImplementedError
     data = store.read(key)
-    parse = parse_binary if layout == 3 else parse_v2_binary
-    return parse(data, key, dag_hash, where)
+    parse = {2: parse_v2_binary, 3: parse_binary, "oci": parse_oci_binary}[layout]
+    return parse(data, key, dag_hash, f"{store.url}/{key}")
 
 
 def list_manifests(store: Store, layout: Layout) -> Iterator[tuple[str, Listed]]:
     """DAG hash and listing of every manifest; the hash is what its name says."""
-    if layout == "oci":
-        raise NotImplementedError
-    for listed in store.list(SPEC_MANIFESTS if layout == 3 else V2_SPECS):
-        if dag_hash := manifest_hash(listed.key):
+    folder = {2: V2_SPECS, 3: SPEC_MANIFESTS, "oci": MANIFESTS}[layout]
+    hash_in = tag_hash if layout == "oci" else manifest_hash
+    for listed in store.list(folder):
+        if dag_hash := hash_in(listed.key):
             yield dag_hash, listed
 
 
