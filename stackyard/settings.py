@@ -35,6 +35,7 @@ __all__ = [
     "Image",
     "Limits",
     "Pipeline",
+    "Prune",
     "Release",
     "Settings",
     "SpackSource",
@@ -66,7 +67,10 @@ class Generate(NamedTuple):
 
 
 class Trust(NamedTuple):
+    """Files or folders of public keys; ``fingerprints``, if there are any, are all that count."""
+
     keys: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
 
 class Image(NamedTuple):
@@ -80,6 +84,16 @@ class Release(NamedTuple):
     stacks: tuple[str, ...] = ()
     branch: str = ""
     prefix: str = "rev-"
+
+
+class Prune(NamedTuple):
+    """What ``mirror.prune`` keeps, whatever else its arguments name."""
+
+    refs: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    keep_days: float = 0
+    grace_hours: float = 24
 
 
 class SpackSource(NamedTuple):
@@ -114,6 +128,7 @@ class Settings:
     index: str = "spack"
     image: Image = field(default_factory=Image)
     release: Release = field(default_factory=Release)
+    prune: Prune = field(default_factory=Prune)
     spack: SpackSource = field(default_factory=SpackSource)
     pipeline: Pipeline = field(default_factory=Pipeline)
 
@@ -134,10 +149,19 @@ SHAPE = Map(
             }
         ),
         "fix": TEXTS,
-        "trust": Map({"keys": TEXTS}),
+        "trust": Map({"keys": TEXTS, "fingerprints": TEXTS}),
         "index": Choice(("spack", "stackyard")),
         "image": Map({"base": TEXT, "tools": TEXTS}),
         "release": Map({"stacks": TEXTS, "branch": TEXT, "prefix": TEXT}),
+        "prune": Map(
+            {
+                "refs": TEXTS,
+                "stacks": TEXTS,
+                "keep": TEXTS,
+                "keep_days": WHOLE,
+                "grace_hours": WHOLE,
+            }
+        ),
         "spack": Map({"repo": TEXT, "ref": TEXT, "checkout_version": TEXT}),
         "pipeline": Map(
             {
@@ -159,6 +183,7 @@ _CLASSES: Mapping[str, type] = {
     "trust": Trust,
     "image": Image,
     "release": Release,
+    "prune": Prune,
     "spack": SpackSource,
     "pipeline": Pipeline,
 }
