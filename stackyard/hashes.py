@@ -16,7 +16,7 @@ from typing import Any
 
 from stackyard.lock import Lock, Spec
 
-__all__ = ["Verdict", "verify_hashes"]
+__all__ = ["Verdict", "verify_hash", "verify_hashes"]
 
 
 class Verdict(enum.Enum):
@@ -28,10 +28,11 @@ class Verdict(enum.Enum):
 
 def verify_hashes(lock: Lock) -> Mapping[str, Verdict]:
     """A verdict for every node, in the lock's order."""
-    return {key: _verdict(lock.specs[key]) for key in lock.order}
+    return {key: verify_hash(lock.specs[key]) for key in lock.order}
 
 
-def _verdict(spec: Spec) -> Verdict:
+def verify_hash(spec: Spec) -> Verdict:
+    """Whether a node is what its hash says."""
     node = {key: value for key, value in spec.node.items() if key != "hash"}
     candidates = [node]
     if spec.external:
