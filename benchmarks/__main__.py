@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [--spack DIR] [--json] [--only TEXT]``."""
+"""Run the benchmarks: ``python -m benchmarks [--spack DIR] [--json] [--only TEXT] [--specs N,N]``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.fetching import measure_fetches
+from benchmarks.indexing import Measured, measure_index
 from benchmarks.lookups import measure_lookups
 from benchmarks.synthetic import make_lock, make_manifest
 
@@ -138,6 +140,40 @@ def bench_lookups(_: argparse.Namespace) -> list[Result]:
     ]
 
 
+def bench_index(arguments: argparse.Namespace) -> list[Result]:
+    return [
+        _result(row.name, row.ours, row.peer, row.target)
+        for count in arguments.specs.split(",")
+        for row in _index_rows(int(count), arguments.spack)
+    ]
+
+
+def _index_rows(count: int, spack: str) -> list[Measured]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        return measure_index(folder, count, lambda argv: _one(argv, folder, None), spack)
+
+
+def bench_fetch(_: argparse.Namespace) -> list[Result]:
+    """Wall time: what counts here is who waits how long."""
+    targets = {"s5cmd": (1.0, 1.3), "aws": (0.5, 1.0)}
+    results = []
+    for number, (name, times) in enumerate(measure_fetches(runs=5).items()):
+        ours = times["stackyard"]
+        results += [
+            Result(
+                f"fetch {name}, {peer}",
+                str(ours),
+                str(theirs),
+                ours.wall_s / theirs.wall_s,
+                f"at most {targets[peer][number]}",
+            )
+            for peer, theirs in times.items()
+            if peer in targets
+        ]
+    return results
+
+
 def _project(folder: Path, _: str) -> Path:
     (folder / "invoke.yaml").write_text("stackyard: {limits: {artifact_bytes: 0}}\n")
     return folder
@@ -188,6 +224,8 @@ BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], list[Result]]] = {
     "tutorial": bench_tutorial,
     "synthetic": bench_synthetic,
     "look-ups": bench_lookups,
+    "index": bench_index,
+    "fetch": bench_fetch,
 }
 
 
@@ -197,6 +235,7 @@ def main() -> None:
     parser.add_argument("--spack", default="")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="")
+    parser.add_argument("--specs", default="5000", help="sizes of mirrors, such as 5000,20000")
     arguments = parser.parse_args()
     results = [
         result
@@ -210,7 +249,7 @@ def main() -> None:
     print("| benchmark | ours | peer | ratio | target |\n|---|---|---|---|---|")
     for result in results:
         print(
-            f"| {result.name} | {result.ours} | {result.peer} | {result.ratio:.2f} "
+            f"| {result.name} | {result.ours} | {result.peer} | {result.ratio:.3g} "
             f"| {result.target} |"
         )
 

@@ -84,3 +84,18 @@ def test_reading_goes_on_without(variables: dict[str, str], pair: tuple[str, str
     connection = Connection("s3://x", id_variable="MY_ID", secret_variable="MY_SECRET")
     access = access_to(connection, Environment(variables), "here", push=False)
     assert (access.id, access.secret) == pair
+
+
+def test_a_name_of_several_mirrors_is_that_of_the_stack(project: Project) -> None:
+    for name in ("one", "two"):
+        mirrors = {"release": {"url": f"s3://{name}/r", "signed": name == "one"}}
+        project.stack(document({"app": []}), name=name, mirrors=mirrors)
+    opened = open_project()
+    found = named_place(opened, "release", flag="--to", push=True, stack="two")
+    assert (found.url, found.signed) == ("s3://two/r", False)
+    assert named_place(opened, "s3://one/r", flag="--to", stack="two").signed is True
+    with pytest.raises(
+        ConfigError, match=r"several mirrors are named release: .*one.*two"
+    ) as caught:
+        named_place(opened, "release", flag="--to")
+    assert caught.value.where == "--to"

@@ -21,7 +21,7 @@ from stackyard.errors import (
     UnreachableError,
 )
 
-__all__ = ["WORK_FOLDER", "FileStore", "locked_folder"]
+__all__ = ["WORK_FOLDER", "FileStore", "locked_folder", "unwritable"]
 
 _CREATE = "create the folder, fix the mirror's URL, or plan without mirrors: --no-prune"
 _LOCK_FILE = ".stackyard.lock"
@@ -43,6 +43,7 @@ class FileStore:
     def __init__(self, root: str | Path) -> None:
         self._root = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111
         self._real: str | None = None
+        self._real_folders: dict[str, str] = {}
         self._swept = False
 
     @property
@@ -97,6 +98,30 @@ class FileStore:
     def upload(self, key: str, path: Path) -> None:
         with path.open("rb") as source:
             self._put(key, lambda file: _copy(source.fileno(), file))
+
+    def adopt(self, key: str, path: Path) -> None:
+        """Move a finished file, which lies on the same file system, to its place.
+
+        A link there is replaced and not followed. Folders are looked at once: whoever puts a link
+        in place of one later may write there anyhow.
+        """
+        check_key(key)
+        folder, _, name = key.rpartition("/")
+        try:
+            self._move(str(path), os.path.join(self._real_folder(folder), name))  # noqa: PTH118
+        except OSError as error:
+            raise self._unwritable(error, key) from None
+
+    def _real_folder(self, folder: str) -> str:
+        """What ``_inside`` says of a folder, with fewer looks at the disk where there are many."""
+        known = self._real_folders.get(folder)
+        if known is None:
+            parent, _, name = folder.rpartition("/")
+            known = os.path.join(self._real_folder(parent), name) if name else self._inside("")  # noqa: PTH118
+            if os.path.islink(known):  # noqa: PTH114
+                known = self._inside(folder)
+            self._real_folders[folder] = known
+        return known
 
     def read_version(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> Versioned:
         data = self.read(key, max_bytes=max_bytes)
@@ -267,19 +292,21 @@ class FileStore:
         return UnreachableError(f"it cannot be read: {error.strerror}", where=where)
 
     def _unwritable(self, error: OSError, key: str) -> StoreError:
-        where = self._where(key) if key else self.url
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return DeniedError("we may not write it", where=where, hint="look at its permissions")
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return StoreError("the disk is full", where=where, hint="make room and run it again")
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            return StoreError(
-                "a file stands where a folder should be, or the other way", where=where
-            )
-        return UnreachableError(f"it cannot be written: {error.strerror}", where=where)
+        return unwritable(error, self._where(key) if key else self.url)
 
     def _where(self, key: str) -> str:
         return f"{self.url}/{key}"
+
+
+def unwritable(error: OSError, where: str) -> StoreError:
+    """What to tell people about a file or folder that could not be written."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DeniedError("we may not write it", where=where, hint="look at its permissions")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError("the disk is full", where=where, hint="make room and run it again")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        return StoreError("a file stands where a folder should be, or the other way", where=where)
+    return UnreachableError(f"it cannot be written: {error.strerror}", where=where)
 
 
 @contextmanager

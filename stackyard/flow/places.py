@@ -1,13 +1,49 @@
-"""The mirror that a user names: by URL, by folder, or by a name out of a stack."""
+"""What a user names: a mirror by URL, folder or a stack's name for it; a lock with what is around it."""
 
 from __future__ import annotations
 
-from stackyard.edges.access import Place, mirror_place
-from stackyard.edges.stacks import list_stacks
-from stackyard.errors import ConfigError
-from stackyard.flow.steps import Project, open_project, read_stack
+from typing import NamedTuple
 
-__all__ = ["find_project", "named_place"]
+from stackyard.edges.access import Place, mirror_place
+from stackyard.edges.files import read_bytes
+from stackyard.edges.settings import Environment
+from stackyard.edges.stacks import list_stacks
+from stackyard.errors import ConfigError, LockError
+from stackyard.flow.steps import Project, Request, load_work, open_project, read_stack
+from stackyard.lock import Lock, parse_lock
+from stackyard.settings import Settings, make_settings
+from stackyard.stack import Mirror, Stack
+
+__all__ = ["Locked", "find_project", "named_mirror", "named_place", "read_lock"]
+
+
+class Locked(NamedTuple):
+    """A lock with the roots that are wanted, and the stack and project around it if there are any."""
+
+    project: Project | None
+    stack: Stack | None
+    settings: Settings
+    lock: Lock
+    roots: tuple[str, ...]
+
+    @property
+    def env(self) -> Environment:
+        return self.project.env if self.project else Environment.snapshot()
+
+
+def read_lock(stack: str, lock: str) -> Locked:
+    """The stack's lock; or a lock alone, with the only stack's mirrors and keys if there is one."""
+    if stack or not lock:
+        work = load_work(open_project(), Request(stack=stack, lock=lock))
+        return Locked(work.project, work.stack, work.settings, work.lock, work.roots)
+    project = find_project()
+    parsed = parse_lock(read_bytes(lock, LockError), lock)
+    roots = tuple(dict.fromkeys(root.hash for root in parsed.roots))
+    if project and len(list_stacks(project.root)) == 1:
+        only, settings = read_stack(project, "")
+        return Locked(project, only, settings, parsed, roots)
+    settings = make_settings(project.settings if project else {})
+    return Locked(project, None, settings, parsed, roots)
 
 
 def find_project() -> Project | None:
@@ -20,20 +56,48 @@ def find_project() -> Project | None:
         raise
 
 
-def named_place(project: Project | None, text: str, *, flag: str, push: bool = False) -> Place:
+def named_place(
+    project: Project | None, text: str, *, flag: str, push: bool = False, stack: str = ""
+) -> Place:
     """The mirror that ``--url TEXT`` or the like means; ``flag`` names the argument in errors.
 
-    A name or URL that stands in a stack's ``mirrors:`` brings its credentials and its ``signed``.
-    Raises ConfigError for an empty text, and for a push whose variables are not set.
+    A name or URL that stands in a stack's ``mirrors:`` brings its credentials and its ``signed``;
+    those of ``stack`` come before those of any other. Raises ConfigError for an empty text, for a
+    name that is that of several mirrors, and for a push whose variables are not set.
     """
     if not text.strip():
         raise ConfigError("no mirror is named", where=flag, hint=f"add {flag} URL")
-    if project is None:
+    found = named_mirror(project, text, flag=flag, push=push, stack=stack)
+    if project is None or found is None:
         return Place("", text)
-    for name in list_stacks(project.root):
-        stack, _ = read_stack(project, name)
-        for mirror in stack.mirrors.values():
-            url = mirror.push_url if push else mirror.fetch_url
-            if text == mirror.name or text.rstrip("/") == url.rstrip("/"):
-                return mirror_place(mirror, project.env, stack.where, push=push)
-    return Place("", text)
+    mirror, where = found
+    return mirror_place(mirror, project.env, where, push=push)
+
+
+def named_mirror(
+    project: Project | None, text: str, *, flag: str, push: bool, stack: str = ""
+) -> tuple[Mirror, str] | None:
+    """The stack's mirror with this name or URL, and the file that it stands in; None for others.
+
+    Raises ConfigError as ``named_place`` does.
+    """
+    if project is None:
+        return None
+    names = list_stacks(project.root)
+    found: dict[str, tuple[Mirror, str]] = {}
+    for name in sorted(names, key=lambda name: name != stack):
+        known, _ = read_stack(project, name)
+        for mirror in known.mirrors.values():
+            url = (mirror.push_url if push else mirror.fetch_url).rstrip("/")
+            if text.rstrip("/") == url:
+                return mirror, known.where
+            if text == mirror.name:
+                found.setdefault(url, (mirror, known.where))
+        if found and name == stack:
+            break
+    if len(found) > 1:
+        places = " and ".join(where for _, where in found.values())
+        raise ConfigError(
+            f"several mirrors are named {text}: {places}", where=flag, hint="give the URL"
+        )
+    return next(iter(found.values()), None)

@@ -167,12 +167,19 @@ def verify(
     help={
         "url": _URL,
         "match": "only binaries that this spec string holds for (repeatable)",
+        "sizes": "read every manifest, for the sizes of the tarballs and who is signed",
         "json": "print the list as JSON",
     },
 )
-def list_(_: Context, url: str = "", match: list[str] | None = None, json: bool = False) -> None:
-    """List what a mirror holds."""
-    flow("listing").list_mirror(url=url, match=tuple(match or ()), as_json=json)
+def list_(
+    _: Context,
+    url: str = "",
+    match: list[str] | None = None,
+    sizes: bool = False,
+    json: bool = False,
+) -> None:
+    """List what a mirror holds: as its index says, which is fast, or its manifests."""
+    flow("listing").list_mirror(url=url, match=tuple(match or ()), sizes=sizes, as_json=json)
 
 
 @told(
