@@ -1,36 +1,56 @@
-"""What changed in a git repository between two revisions."""
+"""What a git repository holds at a revision, and what changed between two."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from stackyard.edges.process import Output, run
 from stackyard.errors import ConfigError, ToolError
 
-__all__ = ["changed_files", "file_at", "top"]
+__all__ = [
+    "Ref",
+    "changed_files",
+    "content",
+    "file_at",
+    "files_below",
+    "find_refs",
+    "is_shallow",
+    "top",
+]
 
 
-def top(folder: Path) -> Path:
-    """The repository's root. Raises ConfigError outside of one."""
+class Ref(NamedTuple):
+    """A branch, a tag or another revision: how people call it, and its commit."""
+
+    name: str
+    commit: str
+
+
+def top(
+    folder: Path,
+    *,
+    where: str = "--since",
+    hint: str = "changes are measured in git; leave --prune-unaffected away",
+) -> Path:
+    """The repository's root. Raises ConfigError, naming ``where``, outside of one."""
     output = _git(folder, "rev-parse", "--show-toplevel")
     if output.code:
-        raise ConfigError(
-            f"{folder} is in no git repository",
-            where="--since",
-            hint="changes are measured in git; leave --prune-unaffected away",
-        )
+        raise ConfigError(f"{folder} is in no git repository", where=where, hint=hint)
     return Path(os.fsdecode(output.stdout.rstrip(b"\n")))
 
 
-def _commit(repository: Path, revision: str) -> str:
+def _commit(repository: Path, revision: str, where: str = "--since") -> str:
     output = _git(
         repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
     )
     if output.code:
         raise ConfigError(
             f"git knows no revision {revision!r}",
-            where="--since",
+            where=where,
             hint="in a shallow clone fetch more history first (GitLab: GIT_DEPTH), "
             "or name another revision",
         )
@@ -59,6 +79,60 @@ def file_at(repository: Path, revision: str, path: Path) -> bytes | None:
     if _git(repository, "cat-file", "-e", f"{commit}:{name}").code:
         return None
     output = _git(repository, "cat-file", "blob", f"{commit}:{name}")
+    _must(output, "cat-file")
+    return output.stdout
+
+
+def find_refs(repository: Path, pattern: str, where: str) -> tuple[Ref, ...]:
+    """Branches, also those of remotes, and tags of this name, or that fit it: ``rev-*``.
+
+    What is no name of these may be any other revision. Raises ConfigError naming ``where`` if there
+    is nothing of the kind.
+    """
+    wanted = "%(refname) %(objectname) %(*objectname)"
+    output = _git(repository, "for-each-ref", f"--format={wanted}", *_REFS)
+    _must(output, "for-each-ref")
+    found = []
+    for line in output.stdout.decode(errors="replace").splitlines():
+        full, commit, *peeled = line.split(" ")
+        name = full.split("/", 2)[2]
+        names = {name, name.partition("/")[2]} if full.startswith(_REMOTES) else {name}
+        if name.endswith("/HEAD") and full.startswith(_REMOTES):  # another name of a branch
+            continue
+        if any(fnmatchcase(one, pattern) for one in names if one):
+            found.append(Ref(name, next(filter(None, peeled), commit)))
+    if found:
+        return tuple(found)
+    if any(mark in pattern for mark in "*?["):
+        raise ConfigError(
+            f"no branch and no tag fits {pattern!r}",
+            where=where,
+            hint="fetch them first: git fetch --tags",
+        )
+    return (Ref(pattern, _commit(repository, pattern, where)),)
+
+
+_REMOTES = "refs/remotes/"
+_REFS = ("refs/heads/", "refs/tags/", _REMOTES)
+
+
+def is_shallow(repository: Path) -> bool:
+    """Whether history, and with it refs, may be missing from the clone."""
+    output = _git(repository, "rev-parse", "--is-shallow-repository")
+    return output.stdout.strip() == b"true"
+
+
+def files_below(repository: Path, commit: str, folder: str) -> Mapping[str, str]:
+    """Paths, from the root, of the files in a folder at a commit, and the id of each content."""
+    output = _git(repository, "ls-tree", "-r", "-z", "--full-tree", commit, "--", folder)
+    _must(output, "ls-tree")
+    entries = (entry.partition(b"\t") for entry in output.stdout.split(b"\0") if entry)
+    return {os.fsdecode(path): head.split()[2].decode() for head, _, path in entries}
+
+
+def content(repository: Path, identity: str) -> bytes:
+    """A file's bytes by their id, as ``files_below`` gives it."""
+    output = _git(repository, "cat-file", "blob", identity)
     _must(output, "cat-file")
     return output.stdout
 
