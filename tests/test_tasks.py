@@ -349,9 +349,15 @@ def test_server_that_is_down(stackyard: Stackyard, demo: Project) -> None:
     assert url in error(text)
 
 
-def test_mirror_that_needs_a_newer_version(stackyard: Stackyard, demo: Project) -> None:
-    """The stack's own mirror is on S3, which this version does not read: never taken for empty."""
-    text = refused(stackyard, demo, 6, "plan")
+@pytest.mark.usefixtures("hurried")
+def test_bucket_that_is_down(
+    stackyard: Stackyard, demo: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stack's own mirror is on S3, and nobody answers there: never taken for empty."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("S3_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        text = refused(stackyard, demo, 6, "plan")
     assert "s3://example-binaries/demo" in error(text)
 
 
