@@ -102,10 +102,14 @@ def _measure(endpoint: str, shape: Shape, runs: int) -> Mapping[str, Fetched]:
         with _bucket(endpoint, folder / "mirror") as url:
             tools = _tools(endpoint, url, lock)
             taken: dict[str, list[Fetched]] = {tool: [] for tool in tools}
-            for _ in range(runs):
+            for number in range(runs):
                 for tool, argv in tools.items():
-                    taken[tool].append(_run([*argv, str(folder / "to")], endpoint, folder))
-                    shutil.rmtree(folder / "to")
+                    to = folder / f"{tool}-{number}"
+                    taken[tool].append(_run([*argv, str(to)], endpoint, folder))
+                    if shape.tarball_bytes > 2**20:
+                        # Many small files stay: ext4 slows down whoever writes where some were
+                        # just removed.
+                        shutil.rmtree(to)
     return {
         tool: Fetched(*(statistics.median(column) for column in zip(*rows, strict=True)))
         for tool, rows in taken.items()

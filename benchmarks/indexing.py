@@ -173,6 +173,17 @@ os.unlink(os.path.join(root, "floor"))
 """
 
 
+_SAME = """
+import json, os, sys
+def records(root):
+    with open(os.path.join(root, "v3", "manifests", "index", "index.manifest.json"), "rb") as file:
+        checksum = json.loads(file.read())["data"][0]["checksum"]
+    with open(os.path.join(root, "blobs", "sha256", checksum[:2], checksum), "rb") as file:
+        return json.loads(file.read())
+assert records(sys.argv[1]) == records(sys.argv[2]), "our index does not say what Spack's says"
+"""
+
+
 class Measured(NamedTuple):
     """What was measured, of us and of somebody else."""
 
@@ -200,9 +211,8 @@ def measure_index(
         shutil.rmtree(mirror / "v3" / "manifests" / "index", ignore_errors=True)
         full.append(measure(task))
         floor_full.append(measure([*python, _FLOOR_FULL, str(mirror)]))
-    if spack and _records(mirror) != _records(folder / "of-spack"):
-        message = "our index does not say what Spack's says"
-        raise SystemExit(message)
+    if spack:  # in a process of its own: what this one has held would count as its children's
+        measure([*python, _SAME, str(mirror), str(folder / "of-spack")])
     for turn in range(5):
         fill_mirror(mirror, count + 10 * turn + 10, start=count + 10 * turn)
         update.append(measure(task))
@@ -230,9 +240,3 @@ def _spack(folder: Path, mirror: Path, measure: Callable[[Sequence[str]], Any], 
     copy = folder / "of-spack"
     shutil.copytree(mirror, copy)
     return measure([f"{spack}/bin/spack", "buildcache", "update-index", str(copy)])
-
-
-def _records(mirror: Path) -> Any:
-    path = mirror / "v3" / "manifests" / "index" / "index.manifest.json"
-    checksum = json.loads(path.read_bytes())["data"][0]["checksum"]
-    return json.loads((mirror / "blobs" / "sha256" / checksum[:2] / checksum).read_bytes())

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-Kind = Literal["cut", "reset", "delay", "shorten", "corrupt", "answer"]
+Kind = Literal["cut", "reset", "delay", "shorten", "corrupt", "answer", "lose"]
 KINDS: tuple[Kind, ...] = ("cut", "reset", "delay", "shorten", "corrupt", "answer")
 
 
@@ -27,6 +27,7 @@ class Fault(NamedTuple):
 
     ``cut`` and ``reset`` end the connection within the body; ``shorten`` gives a shorter body as if
     it were all; ``corrupt`` changes one byte; ``answer`` is ``status`` instead of what was asked.
+    ``lose`` passes the request on and hangs up without a word of the answer.
     ``share``, from 0 to 1, is the place in the body.
     """
 
@@ -102,7 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault and fault.kind == "delay":
             time.sleep(fault.delay_s)
-        self._spoilt(*self._ask(body), fault)
+        answer = self._ask(body)
+        if fault and fault.kind == "lose":
+            self._hang_up(hard=True)
+        else:
+            self._spoilt(*answer, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _pass  # noqa: N815
 

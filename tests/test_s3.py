@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -514,6 +515,58 @@ def test_a_proxy_is_used(service: Scripted, monkeypatch: pytest.MonkeyPatch) -> 
     store.close()
 
 
+def _certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody vouches for, with its key in the same file."""
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now, host = datetime.now(timezone.utc), x509.IPAddress(ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([host]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _certificate(tmp_path)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    server = Scripted()
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.replies = [Said(200, body=b"safe")]
+    access = Access(id=ID, secret=SECRET, endpoint_url=server.url.replace("http:", "https:"))
+    with serving(server):
+        store = S3Store("s3://example", access, sleep=_no_sleep)
+        with pytest.raises(UnreachableError, match="certificate is not trusted"):
+            store.read("a")
+        store.close()
+        assert server.asked == []
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+        store = S3Store("s3://example", access, sleep=_no_sleep)
+        assert store.read("a") == b"safe"
+        store.close()
+
+
 # --- conditions ---
 
 TAG = {"ETag": '"1"'}
@@ -749,7 +802,7 @@ def test_an_upload_survives_faults(real: S3Server, in_small_parts: None, tmp_pat
         if method not in ("PUT", "POST") or (method, path) in lost:
             return None
         lost.add((method, path))
-        return Fault("answer", status=503) if method == "PUT" else Fault("reset", 0.0)
+        return Fault("answer", status=503) if method == "PUT" else Fault("lose")
 
     with faulty_proxy(real.url, first_time) as proxy:
         access = real.access._replace(endpoint_url=proxy.url)

@@ -80,7 +80,7 @@ def store(request: pytest.FixtureRequest, root: Path, server: MirrorServer) -> I
     store.close()
 
 
-# --- the contract: the same on every store ---
+# --- what folders and web servers share; the contract of all is in test_store_contract ---
 
 
 def test_reads_all_bytes(store: Store) -> None:

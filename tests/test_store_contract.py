@@ -575,7 +575,7 @@ def test_nobody_there_is_unreachable(case: Case) -> None:
 def test_a_slow_server_is_unreachable(case: Case, proxy: FaultyProxy) -> None:
     key = case.key("one")
     case.put(key, case.content("one"))
-    proxy.choose = lambda *_: Fault("delay", delay_s=0.6)
+    proxy.choose = lambda *_: Fault("delay", delay_s=2.5)
     store = case.store(host=_host(proxy), timeout_s=0.15)
     with pytest.raises(UnreachableError, match=r"no answer within 0.15 s"):
         store.read(key)
@@ -630,13 +630,42 @@ def test_writes_survive_a_lost_answer(
     store = case.store(host=_host(proxy))
     assert is_writable(store)
     assert store.atomic
-    lost = len(proxy.requests)
-    proxy.choose = lambda method, _, number: (
-        Fault("reset", 0.0) if method == "PUT" and number == lost else None
-    )
     key = case.key("one")
-    version = store.create(key, case.content("one"))
-    assert store.read_version(key) == (case.content("one"), version)
+    writes: tuple[Callable[[bytes], str], ...] = (
+        lambda data: store.create(key, data),
+        lambda data: store.replace(key, data, store.read_version(key).version),
+    )
+    for number, write in enumerate(writes):
+        lost: list[str] = []
+
+        def first_write(method: str, path: str, _: int, lost: list[str] = lost) -> Fault | None:
+            if method != "PUT":
+                return None
+            lost.append(path)
+            return Fault("lose") if len(lost) == 1 else None
+
+        proxy.choose = first_write
+        data = case.content(f"{number}")
+        version = write(data)
+        assert len(lost) == 2  # it was sent again
+        assert store.read_version(key) == (data, version)
+    store.close()
+
+
+def test_writes_see_what_others_wrote_meanwhile(
+    case: Case, conditions: WritableStore, proxy: FaultyProxy
+) -> None:
+    """The answer is lost, and it was somebody else's file that was in the way."""
+    store, key = case.store(host=_host(proxy)), case.key("one")
+    assert is_writable(store)
+    assert store.atomic
+    conditions.create(key, case.content("theirs"))
+    put = [Fault("lose")]
+    proxy.choose = lambda method, *_: put.pop() if method == "PUT" and put else None
+    with pytest.raises(ConflictError):
+        store.create(key, case.content("ours"))
+    assert put == []
+    assert store.read(key) == case.content("theirs")
     store.close()
 
 
