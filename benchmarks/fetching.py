@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stackyard.binary import Metadata, dump_manifest
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import write_index
+from stackyard.edges.mirrors.indexing import write_index
+from stackyard.edges.stores.folder import FileStore
 from stackyard.mirror import LAYOUT_JSON, LAYOUT_MARKER, SPEC_TYPE, TARBALL_TYPE, Record, blob_key
 
 __all__ = ["Fetched", "Shape", "make_mirror", "measure_fetches"]

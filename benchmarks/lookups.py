@@ -7,8 +7,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from benchmarks.synthetic import make_lock
-from stackyard.edges.access import Place
-from stackyard.edges.inventory import take_inventories
+from stackyard.edges.mirrors.inventory import take_inventories
+from stackyard.edges.stores.access import Place
 from stackyard.lock import parse_lock
 
 __all__ = ["measure_lookups"]

@@ -6,7 +6,7 @@ of all that the package needs to run, its own last. The tag ``index.spack`` is n
 first layer is the JSON of the index. Nothing is signed. All bytes that are parsed here were written
 by somebody else, so everything is checked before use.
 
-As a store (``stackyard/edges/oci.py``) a repository has the keys ``manifests/<tag>``,
+As a store (``stackyard/edges/stores/oci.py``) a repository has the keys ``manifests/<tag>``,
 ``manifests/sha256:<hex>`` and ``blobs/sha256/<first two>/<hex>``.
 """
 

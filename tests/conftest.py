@@ -15,7 +15,8 @@ import pytest
 from real_spack import RealSpack
 
 from stackyard import main
-from stackyard.edges import service, settings, web
+from stackyard.edges import settings
+from stackyard.edges.stores import service, web
 from stackyard.lock import Lock, parse_lock
 
 #: Servers that tests may ask for.

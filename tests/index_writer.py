@@ -66,8 +66,8 @@ def finish(process: subprocess.Popen[bytes], *, kill: bool = False) -> int:
 
 
 def main(url: str, work: str, number: str = "") -> None:
-    from stackyard.edges.indexing import add_to_index, update_index
-    from stackyard.edges.store import open_store, writable
+    from stackyard.edges.mirrors.indexing import add_to_index, update_index
+    from stackyard.edges.stores.store import open_store, writable
 
     store = writable(open_store(url))
     writer = int(number or 0)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import pytest
 from fake_registry import fake_registry
 
-from stackyard.edges.oci import OciStore
-from stackyard.edges.store import Access
+from stackyard.edges.stores.oci import OciStore
+from stackyard.edges.stores.store import Access
 from stackyard.oci import INDEX_TYPES, manifest_key
 
 PROGRAM = shutil.which("docker-registry") or ""

@@ -25,8 +25,8 @@ from urllib.error import HTTPError, URLError
 import ceph as ceph_cluster
 import pytest
 
-from stackyard.edges.s3 import S3Store
-from stackyard.edges.store import Access
+from stackyard.edges.stores.s3 import S3Store
+from stackyard.edges.stores.store import Access
 
 _PATIENCE_S = 60
 

@@ -30,6 +30,8 @@ def test_a_bar_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("stackyard.edges.console._drawn", 0.0)
     bar("looking up", 3, 10)
+    bar("looking up", 4, 10)  # too soon after the last to be drawn
     bar("looking up", 10, 10)
     assert capsys.readouterr().err == (f"\r\x1b[Klooking up [{'#' * 9}{'.' * 21}] 3/10\r\x1b[K")

@@ -30,14 +30,14 @@ from test_faults import complete, kill_at_random, tree
 
 from benchmarks.fetching import Shape, make_mirror
 from stackyard.binary import Metadata, dump_manifest, dump_spec_blob, parse_binary
-from stackyard.edges.bucket import Bucket
-from stackyard.edges.copying import Cargo, Copier
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import check_index, read_index, update_index
-from stackyard.edges.keys import published_keys
-from stackyard.edges.service import Reply
-from stackyard.edges.spool import Spool
-from stackyard.edges.store import open_store
+from stackyard.edges.mirrors.copying import Cargo, Copier
+from stackyard.edges.mirrors.indexing import check_index, read_index, update_index
+from stackyard.edges.mirrors.keys import published_keys
+from stackyard.edges.mirrors.spool import Spool
+from stackyard.edges.stores.bucket import Bucket
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.service import Reply
+from stackyard.edges.stores.store import open_store
 from stackyard.errors import ConflictError
 from stackyard.mirror import SPEC_TYPE, TARBALL_TYPE, Record, blob_key
 from stackyard.oci import parse_image

@@ -23,7 +23,8 @@ from services import S3Server
 
 from benchmarks.fetching import Shape, make_mirror
 from stackyard.binary import parse_binary, parse_metadata
-from stackyard.edges import service, transfer
+from stackyard.edges.mirrors import transfer
+from stackyard.edges.stores import service
 
 COMMAND = [sys.executable, "-c", "from stackyard.main import main; main()"]
 

@@ -24,9 +24,9 @@ from mirror_server import MirrorServer, mirror_server
 from registry_data import fill
 
 from stackyard.binary import Binary, Blob, Metadata, parse_binary, parse_metadata
-from stackyard.edges.destination import EPOCH_S, open_destination
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import check_index, read_index
+from stackyard.edges.mirrors.destination import EPOCH_S, open_destination
+from stackyard.edges.mirrors.indexing import check_index, read_index
+from stackyard.edges.stores.folder import FileStore
 from stackyard.errors import ConfigError, CorruptError
 from stackyard.fetch import (
     DEVELOP,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stackyard.edges.folder import FileStore, locked_folder
+from stackyard.edges.stores.folder import FileStore, locked_folder
 from stackyard.errors import ConflictError, CorruptError, DeniedError, NotFoundError, StoreError
 
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -90,7 +90,7 @@ def test_a_killed_writer_leaves_nothing_for_long(store: FileStore) -> None:
     """What nobody writes any more is removed by the next writer; what somebody writes is not."""
     script = (
         "import sys, time\n"
-        "from stackyard.edges.folder import FileStore\n"
+        "from stackyard.edges.stores.folder import FileStore\n"
         "def slow(number):\n"
         "    import os\n"
         "    os.write(number, b'half')\n"
@@ -196,7 +196,7 @@ def test_a_full_disk(store: FileStore) -> None:
     """A file-size limit stands in for it: the write fails halfway, and nothing of it is seen."""
     script = (
         "import resource, signal, sys\n"
-        "from stackyard.edges.folder import FileStore\n"
+        "from stackyard.edges.stores.folder import FileStore\n"
         "from stackyard.errors import StoreError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "store = FileStore(sys.argv[1])\n"

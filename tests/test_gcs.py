@@ -13,10 +13,10 @@ from fake_gcs import FakeGcs, fake_gcs
 from services import S3Server
 from serving import QuietHandler, serving
 
-from stackyard.edges.folder import FileStore
-from stackyard.edges.gcs import SERVICE, GcsStore, open_gs
-from stackyard.edges.s3 import S3Store
-from stackyard.edges.store import Access, ForbiddenError, open_store
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.gcs import SERVICE, GcsStore, open_gs
+from stackyard.edges.stores.s3 import S3Store
+from stackyard.edges.stores.store import Access, ForbiddenError, open_store
 from stackyard.errors import ConflictError, DeniedError, NotFoundError, UnreachableError
 
 

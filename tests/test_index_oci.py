@@ -13,7 +13,7 @@ from oci_backends import OciBackend, fake_backend, real_backend
 from tests_data import DATA
 
 from stackyard.binary import Metadata, parse_metadata
-from stackyard.edges.indexing import (
+from stackyard.edges.mirrors.indexing import (
     IndexReport,
     add_to_index,
     check_index,
@@ -21,8 +21,8 @@ from stackyard.edges.indexing import (
     remove_from_index,
     update_index,
 )
-from stackyard.edges.layouts import list_manifests, read_binary
-from stackyard.edges.oci import OciStore
+from stackyard.edges.mirrors.layouts import list_manifests, read_binary
+from stackyard.edges.stores.oci import OciStore
 from stackyard.lock import parse_lock
 from stackyard.oci import INDEX_TAG, MANIFESTS, digest_key, manifest_key, parse_image
 

@@ -14,9 +14,9 @@ import mirrors
 import pytest
 from services import S3Server
 
-from stackyard.edges.indexing import add_to_index, check_index, update_index
-from stackyard.edges.published import form_of, read_blob
-from stackyard.edges.store import Store
+from stackyard.edges.mirrors.indexing import add_to_index, check_index, update_index
+from stackyard.edges.mirrors.published import form_of, read_blob
+from stackyard.edges.stores.store import Store
 from stackyard.index import parse_state
 
 WRITERS = 8

@@ -17,9 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_data import DATA
 
-from stackyard.edges.counted import Counted
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import (
+from stackyard.edges.mirrors.indexing import (
     IndexReport,
     add_to_index,
     check_index,
@@ -29,7 +27,9 @@ from stackyard.edges.indexing import (
     write_index,
     write_key_index,
 )
-from stackyard.edges.store import MANIFEST_BYTES, Listed
+from stackyard.edges.stores.counted import Counted
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import MANIFEST_BYTES, Listed
 from stackyard.errors import ConflictError, CorruptError, StoreError, UnreachableError
 from stackyard.mirror import INDEX_MANIFEST, KEY_INDEX, LAYOUT_MARKER, key_manifest_key
 

@@ -18,9 +18,8 @@ import pytest
 from mirror_server import MirrorServer, Reply, mirror_server
 from services import S3Server
 
-from stackyard.edges.access import Place
-from stackyard.edges.inventory import broken_specs, take_inventories
-from stackyard.edges.parallel import parallel_map
+from stackyard.edges.mirrors.inventory import broken_specs, take_inventories
+from stackyard.edges.stores.access import Place
 from stackyard.errors import CorruptError, DeniedError, StoreError, UnreachableError
 from stackyard.lock import Lock, Spec, parse_lock
 from stackyard.mirror import (
@@ -476,22 +475,6 @@ def test_unknown_compilers_are_told_of() -> None:
 
 
 # --- working in parallel ---
-
-
-def test_parallel_map_keeps_the_order_and_stops_at_an_error() -> None:
-    assert parallel_map(lambda n: n * n, range(50), workers=8) == [n * n for n in range(50)]
-    assert parallel_map(str, [], workers=8) == []
-    seen: list[int] = []
-
-    def fail(number: int) -> None:
-        seen.append(number)
-        if number == 3:
-            raise StoreError("three")
-        time.sleep(0.001)
-
-    with pytest.raises(StoreError, match="three"):
-        parallel_map(fail, range(1000), workers=4)
-    assert len(seen) < 100
 
 
 def test_ctrl_c_does_not_wait_for_silent_servers(server: MirrorServer) -> None:

@@ -15,8 +15,8 @@ from locks import node
 from mirror_server import mirror_server
 from registry_data import fill
 
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import update_index
+from stackyard.edges.mirrors.indexing import update_index
+from stackyard.edges.stores.folder import FileStore
 from stackyard.errors import SpecError
 from stackyard.listing import Sharing, compiler_text, matching, spec_graph
 from stackyard.lock import Lock, Spec, parse_lock, parse_node

@@ -31,11 +31,11 @@ from stackyard.diagnosis import (
     signature_finding,
     skew_finding,
 )
-from stackyard.edges.access import Place
-from stackyard.edges.folder import FileStore
-from stackyard.edges.probing import credentials, http_skew, probe
+from stackyard.edges.mirrors.probing import credentials, http_skew, probe
 from stackyard.edges.settings import Environment
-from stackyard.edges.store import Access
+from stackyard.edges.stores.access import Place
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import Access
 from stackyard.errors import DeniedError, UnreachableError
 from stackyard.mirror import INDEX_MANIFEST, KEY_INDEX, Layout
 from stackyard.padding import PLACEHOLDER, Root

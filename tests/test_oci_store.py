@@ -19,24 +19,24 @@ from serving import QuietHandler, serving
 from tests_data import DATA
 
 from stackyard.binary import Metadata, parse_metadata
-from stackyard.edges import oci
-from stackyard.edges.access import Place
-from stackyard.edges.inventory import take_inventories
-from stackyard.edges.layouts import (
+from stackyard.edges.mirrors.inventory import take_inventories
+from stackyard.edges.mirrors.layouts import (
     find_binaries,
     layouts_of,
     list_manifests,
     manifest_keys,
     read_binary,
 )
-from stackyard.edges.oci import (
+from stackyard.edges.parallel import parallel_map
+from stackyard.edges.stores import oci
+from stackyard.edges.stores.access import Place
+from stackyard.edges.stores.oci import (
     OciStore,
     find_layer,
     push_binary,
     read_index_blob,
 )
-from stackyard.edges.parallel import parallel_map
-from stackyard.edges.store import ANONYMOUS, Access, is_writable, open_store
+from stackyard.edges.stores.store import ANONYMOUS, Access, is_writable, open_store
 from stackyard.errors import (
     ConflictError,
     CorruptError,

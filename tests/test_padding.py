@@ -13,9 +13,9 @@ from random import Random
 import pytest
 from conftest import DATA
 
-from stackyard.edges.folder import FileStore
-from stackyard.edges.layouts import list_manifests, read_binary
-from stackyard.edges.padding import root_of, sample_roots
+from stackyard.edges.mirrors.layouts import list_manifests, read_binary
+from stackyard.edges.mirrors.padding import root_of, sample_roots
+from stackyard.edges.stores.folder import FileStore
 from stackyard.errors import NotFoundError
 from stackyard.mirror import Layout
 from stackyard.padding import HEAD_BYTES, PLACEHOLDER, Root, install_root

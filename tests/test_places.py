@@ -6,9 +6,9 @@ import pytest
 from conftest import Project
 from locks import document
 
-from stackyard.edges.access import access_to
 from stackyard.edges.console import printable
 from stackyard.edges.settings import Environment
+from stackyard.edges.stores.access import access_to
 from stackyard.errors import ConfigError
 from stackyard.flow.places import find_project, named_place
 from stackyard.flow.steps import open_project

@@ -27,9 +27,9 @@ from registry_data import fill
 from services import S3Server
 
 from stackyard.binary import Metadata, dump_manifest, dump_spec_blob
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import read_index, update_index
-from stackyard.edges.pruning import carry_out, stock
+from stackyard.edges.mirrors.indexing import read_index, update_index
+from stackyard.edges.mirrors.pruning import carry_out, stock
+from stackyard.edges.stores.folder import FileStore
 from stackyard.lock import parse_node
 from stackyard.mirror import INDEX_MANIFEST, SPEC_TYPE, TARBALL_TYPE, Record, blob_key
 from stackyard.prune import (

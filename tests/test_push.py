@@ -21,8 +21,8 @@ from test_copy import named, put, tarball
 from test_faults import complete
 
 from stackyard.edges import spack as spack_edge
-from stackyard.edges.folder import FileStore
-from stackyard.edges.keys import published_keys
+from stackyard.edges.mirrors.keys import published_keys
+from stackyard.edges.stores.folder import FileStore
 from stackyard.padding import PLACEHOLDER
 from stackyard.stack import Connection
 

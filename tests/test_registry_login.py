@@ -7,18 +7,18 @@ import stat
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_registry import FakeRegistry, Fault, digest_of, fake_registry
 
-from stackyard.edges.logins import Login, find_login
-from stackyard.edges.oci import OciStore
-from stackyard.edges.parallel import parallel_map
 from stackyard.edges.settings import Environment
-from stackyard.edges.store import ANONYMOUS, Access, open_store
-from stackyard.edges.tokens import Tokens
+from stackyard.edges.stores.logins import Login, find_login
+from stackyard.edges.stores.oci import OciStore
+from stackyard.edges.stores.store import ANONYMOUS, Access, open_store
+from stackyard.edges.stores.tokens import Tokens
 from stackyard.errors import CorruptError, DeniedError, StoreError, UnreachableError
 from stackyard.oci import INDEX_TYPES, parse_reference
 
@@ -201,7 +201,8 @@ def test_many_threads_share_a_token(server: FakeRegistry, opened: Any) -> None:
         data: bytes = store.read("manifests/there")
         return data
 
-    assert set(parallel_map(read, range(16), workers=16)) == {CONTENT}
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(read, range(16))) == {CONTENT}
     assert server.methods("/token") == ["GET"]
 
 

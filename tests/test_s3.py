@@ -18,10 +18,10 @@ from services import S3Server
 from serving import QuietHandler, serving
 
 from stackyard.bucket import Item, Page, dump_parts, parse_fault, parse_page, parse_upload_id
-from stackyard.edges import bucket, s3
-from stackyard.edges.folder import FileStore
-from stackyard.edges.s3 import S3Store, named_endpoint, named_key, named_region
-from stackyard.edges.store import ANONYMOUS, Access, ForbiddenError, open_store
+from stackyard.edges.stores import bucket, s3
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.s3 import S3Store, named_endpoint, named_key, named_region
+from stackyard.edges.stores.store import ANONYMOUS, Access, ForbiddenError, open_store
 from stackyard.errors import (
     ConfigError,
     ConflictError,
@@ -167,7 +167,7 @@ def test_keys_that_are_written_down(
 def test_plain_variables_need_no_boto3(service: Scripted) -> None:
     code = (
         "import sys\n"
-        "from stackyard.edges.store import open_store\n"
+        "from stackyard.edges.stores.store import open_store\n"
         "store = open_store('s3://example/m')\n"
         "print(store.read('a').decode(), 'boto3' in sys.modules, 'requests' in sys.modules)\n"
         "store.close()"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from mirror_server import MirrorServer, Reply, mirror_server
 
-from stackyard.edges.folder import FileStore
-from stackyard.edges.store import Store, open_store, public_url
-from stackyard.edges.web import HttpStore
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import Store, open_store, public_url
+from stackyard.edges.stores.web import HttpStore
 from stackyard.errors import (
     CorruptError,
     DeniedError,
@@ -451,7 +451,7 @@ def test_public_url(url: str, shown: str) -> None:
 
 def test_folders_need_no_network_modules() -> None:
     code = (
-        "import sys, stackyard.edges.inventory; "
+        "import sys, stackyard.edges.mirrors.inventory; "
         "print([m for m in ('http.client', 'ssl', 'requests', 'urllib.request') if m in sys.modules])"
     )
     done = subprocess.run(

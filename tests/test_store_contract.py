@@ -23,13 +23,13 @@ from faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from mirror_server import mirror_server
 from services import S3Server
 
-from stackyard.edges import bucket
-from stackyard.edges.folder import FileStore
-from stackyard.edges.gcs import GcsStore
 from stackyard.edges.parallel import parallel_map
-from stackyard.edges.s3 import S3Store
-from stackyard.edges.store import Access, Listed, Store, WritableStore, is_writable
-from stackyard.edges.web import HttpStore
+from stackyard.edges.stores import bucket
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.gcs import GcsStore
+from stackyard.edges.stores.s3 import S3Store
+from stackyard.edges.stores.store import Access, Listed, Store, WritableStore, is_writable
+from stackyard.edges.stores.web import HttpStore
 from stackyard.errors import (
     ConflictError,
     CorruptError,
@@ -165,7 +165,7 @@ class Oci(Case):
 def _oci(backend: object) -> Oci:
     from oci_backends import OciBackend
 
-    from stackyard.edges.oci import OciStore
+    from stackyard.edges.stores.oci import OciStore
 
     assert isinstance(backend, OciBackend)
 

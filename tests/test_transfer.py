@@ -20,10 +20,10 @@ from faulty_proxy import Choose, Fault, FaultyProxy, at_random, faulty_proxy
 from mirror_server import MirrorServer, mirror_server
 
 from stackyard.binary import Blob
-from stackyard.edges.folder import FileStore
-from stackyard.edges.store import Store
-from stackyard.edges.transfer import Progress, download, read_blob
-from stackyard.edges.web import HttpStore
+from stackyard.edges.mirrors.transfer import Progress, download, read_blob
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import Store
+from stackyard.edges.stores.web import HttpStore
 from stackyard.errors import CorruptError, DeniedError, NotFoundError, StoreError, UnreachableError
 
 MIB = 2**20
@@ -275,8 +275,8 @@ def test_a_full_disk_leaves_what_came(mirror: Mirror, target: Path) -> None:
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from stackyard.binary import Blob\n"
-        "from stackyard.edges.folder import FileStore\n"
-        "from stackyard.edges.transfer import download\n"
+        "from stackyard.edges.stores.folder import FileStore\n"
+        "from stackyard.edges.mirrors.transfer import download\n"
         "from stackyard.errors import StoreError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000000, 2000000))\n"

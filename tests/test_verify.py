@@ -17,8 +17,8 @@ from fake_registry import fake_registry
 from mirror_server import Reply, mirror_server
 from registry_data import fill
 
-from stackyard.edges.access import Place
-from stackyard.edges.folder import FileStore
+from stackyard.edges.stores.access import Place
+from stackyard.edges.stores.folder import FileStore
 from stackyard.flow.repair import mend
 from stackyard.flow.verify import Ward, examine_mirror
 from stackyard.mirror import INDEX_MANIFEST, KEY_INDEX

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stackyard import __version__
-from stackyard.edges.store import public_url
+from stackyard.edges.stores.store import public_url
 from stackyard.errors import CorruptError, DeniedError, NotFoundError, StoreError, UnreachableError
 
 __all__ = ["ask_json"]

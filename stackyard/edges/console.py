@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from stackyard.edges.settings import Environment
 
 __all__ = ["bar", "note", "out", "printable", "warn"]
+
+_PAUSE_S = 0.1
+_drawn = 0.0
 
 
 def printable(text: str) -> str:
@@ -32,6 +36,11 @@ def warn(text: str) -> None:
 
 def bar(label: str, done: int, total: int) -> None:
     """A live bar, on a terminal only; the last call wipes it away."""
+    global _drawn  # noqa: PLW0603 - there is one terminal
+    now = time.monotonic()
+    if done < total and now - _drawn < _PAUSE_S:
+        return
+    _drawn = now
     if not sys.stderr.isatty():
         return
     width = 30

@@ -108,7 +108,7 @@ def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Findin
         )
     if offline:
         return
-    from stackyard.edges.inventory import take_inventories
+    from stackyard.edges.mirrors.inventory import take_inventories
 
     for place in mirror_places(work, Request()):
         check = f"{name}: mirror {place.name}"
@@ -131,7 +131,7 @@ def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Findin
 
 def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
     """Variables that the stack's jobs read in CI; which are set here is told, never their values."""
-    from stackyard.edges.store import public_url
+    from stackyard.edges.stores.store import public_url
 
     needed: dict[str, str] = {}
     for mirror in work.stack.mirrors.values():

@@ -9,12 +9,12 @@ from contextlib import closing
 
 from stackyard.binary import Binary
 from stackyard.edges import console
-from stackyard.edges.access import Place, mirror_place
-from stackyard.edges.destination import open_destination
-from stackyard.edges.fetching import WORKERS, Fetching
-from stackyard.edges.folder import FileStore
-from stackyard.edges.layouts import find_binaries
-from stackyard.edges.store import Store, open_store
+from stackyard.edges.mirrors.destination import open_destination
+from stackyard.edges.mirrors.fetching import WORKERS, Fetching
+from stackyard.edges.mirrors.layouts import find_binaries
+from stackyard.edges.stores.access import Place, mirror_place
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import Store, open_store
 from stackyard.errors import ConfigError, NotFoundError
 from stackyard.fetch import (
     DEPENDENCY_TYPES,

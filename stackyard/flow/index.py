@@ -10,8 +10,8 @@ from stackyard.edges import console
 from stackyard.errors import CorruptError, StaleError, StoreError
 
 if TYPE_CHECKING:
-    from stackyard.edges.indexing import IndexReport
-    from stackyard.edges.store import WritableStore
+    from stackyard.edges.mirrors.indexing import IndexReport
+    from stackyard.edges.stores.store import WritableStore
 
 __all__ = ["index"]
 
@@ -22,7 +22,7 @@ def index(*, url: str = "", full: bool = False, check: bool = False, as_json: bo
     Raises StaleError if the check finds a difference, and CorruptError at the end if there are
     entries that the index leaves out.
     """
-    from stackyard.edges.store import writable
+    from stackyard.edges.stores.store import writable
     from stackyard.flow.places import find_project, named_place
 
     place = named_place(find_project(), url, flag="--url", push=not check)
@@ -52,7 +52,7 @@ def index(*, url: str = "", full: bool = False, check: bool = False, as_json: bo
 
 
 def _updated(store: WritableStore, *, full: bool) -> IndexReport:
-    from stackyard.edges.indexing import update_index, write_key_index
+    from stackyard.edges.mirrors.indexing import update_index, write_key_index
 
     report = update_index(
         store,
@@ -68,7 +68,7 @@ def _updated(store: WritableStore, *, full: bool) -> IndexReport:
 
 
 def _checked(store: WritableStore, *, full: bool) -> IndexReport:
-    from stackyard.edges.indexing import check_index
+    from stackyard.edges.mirrors.indexing import check_index
 
     return check_index(store, full=full, tick=lambda done, total: console.bar("index", done, total))
 
@@ -78,7 +78,7 @@ def _is_registry(store: WritableStore) -> bool:
 
 
 def _refuse_layout_2(store: WritableStore) -> None:
-    from stackyard.edges.layouts import layouts_of
+    from stackyard.edges.mirrors.layouts import layouts_of
     from stackyard.mirror import SPEC_MANIFESTS
 
     if layouts_of(store) == (2,) and not any(True for _ in store.list(SPEC_MANIFESTS)):

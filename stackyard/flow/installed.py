@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stackyard.edges import console
-from stackyard.edges.comparing import stored_blobs, target_side
-from stackyard.edges.contents import read_metadata
-from stackyard.edges.copying import SAMPLE
-from stackyard.edges.entering import enter_index
-from stackyard.edges.folder import FileStore
-from stackyard.edges.layouts import find_binaries
-from stackyard.edges.padding import sample_roots
+from stackyard.edges.mirrors.comparing import stored_blobs, target_side
+from stackyard.edges.mirrors.contents import read_metadata
+from stackyard.edges.mirrors.copying import SAMPLE
+from stackyard.edges.mirrors.entering import enter_index
+from stackyard.edges.mirrors.layouts import find_binaries
+from stackyard.edges.mirrors.padding import sample_roots
 from stackyard.edges.parallel import parallel_map
 from stackyard.edges.spack import (
     Spack,
@@ -25,7 +24,8 @@ from stackyard.edges.spack import (
     push,
     target_scope,
 )
-from stackyard.edges.store import WritableStore, writable
+from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import WritableStore, writable
 from stackyard.errors import ConfigError, ToolError
 from stackyard.fetch import Missing, missing_text, wanted_specs
 from stackyard.flow.places import named_mirror
@@ -36,7 +36,7 @@ from stackyard.stack import Connection, concrete_manifest
 
 if TYPE_CHECKING:
     from stackyard.binary import Binary, Metadata
-    from stackyard.edges.access import Place
+    from stackyard.edges.stores.access import Place
     from stackyard.flow.steps import Work
     from stackyard.lock import Spec
     from stackyard.padding import Root
@@ -211,7 +211,7 @@ class _Job:
             enter_index(self.target, arrived.keys(), metadata, here, there)
         if any(binary.signed for binary in (*arrived.values(), *there.values())):
             # Spack writes the key that it signed with, and not the list in which readers look.
-            from stackyard.edges.indexing import write_key_index
+            from stackyard.edges.mirrors.indexing import write_key_index
 
             write_key_index(self.target)
         return arrived

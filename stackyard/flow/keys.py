@@ -18,7 +18,7 @@ from stackyard.edges.gpg import (
     signing_value,
     write_private,
 )
-from stackyard.edges.keys import PublishedKey, publish_keys, published_keys
+from stackyard.edges.mirrors.keys import PublishedKey, publish_keys, published_keys
 from stackyard.edges.stacks import list_stacks
 from stackyard.errors import ConfigError, CorruptError, NotFoundError
 from stackyard.flow.places import find_project, named_place
@@ -154,7 +154,7 @@ def publish(*, url: str, keys: str, stack: str) -> None:
     Raises ConfigError without keys or with secret ones, StoreError for a mirror that has no place
     for them or cannot be written.
     """
-    from stackyard.edges.store import writable
+    from stackyard.edges.stores.store import writable
     from stackyard.flow.trust import find_keys
 
     project = find_project()

@@ -11,7 +11,7 @@ from stackyard.errors import CorruptError, NotFoundError, SpecError, StoreError
 
 if TYPE_CHECKING:
     from stackyard.binary import Binary
-    from stackyard.edges.store import Store
+    from stackyard.edges.stores.store import Store
     from stackyard.listing import Held
     from stackyard.lock import Spec
     from stackyard.mirror import Layout
@@ -101,7 +101,7 @@ def _held(found: _Found, patterns: Sequence[Pattern], url: str) -> tuple[Held, .
 
 def _found(store: Store, *, sizes: bool) -> _Found:
     """What all layouts of a mirror hold together; a newer layout counts before an older."""
-    from stackyard.edges.contents import held_layouts, indexed_specs
+    from stackyard.edges.mirrors.contents import held_layouts, indexed_specs
 
     found = _Found({}, {}, {}, {})
     layouts = held_layouts(store)
@@ -124,7 +124,7 @@ def _found(store: Store, *, sizes: bool) -> _Found:
 
 
 def _add_binaries(found: _Found, store: Store, layout: Layout) -> None:
-    from stackyard.edges.contents import read_manifests, sized, tarball_sizes
+    from stackyard.edges.mirrors.contents import read_manifests, sized, tarball_sizes
 
     console.note("reading the manifests")
     manifests = read_manifests(
@@ -139,7 +139,7 @@ def _add_binaries(found: _Found, store: Store, layout: Layout) -> None:
 
 def _add_specs(found: _Found, store: Store, binaries: Sequence[Binary]) -> None:
     """The specs of binaries that no index names, and of what they depend on."""
-    from stackyard.edges.contents import Tolerance, read_specs
+    from stackyard.edges.mirrors.contents import Tolerance, read_specs
     from stackyard.edges.parallel import parallel_map
 
     tolerance = Tolerance()

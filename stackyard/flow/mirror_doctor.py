@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stackyard.binary import Binary
-    from stackyard.edges.access import Place
-    from stackyard.edges.store import Store
+    from stackyard.edges.stores.access import Place
+    from stackyard.edges.stores.store import Store
     from stackyard.flow.steps import Project
     from stackyard.mirror import Layout
 
@@ -71,7 +71,7 @@ def examine(
 def _findings(
     project: Project | None, place: Place, keys: str, *, read_only: bool
 ) -> Iterator[Finding]:
-    from stackyard.edges.probing import credentials
+    from stackyard.edges.mirrors.probing import credentials
     from stackyard.edges.settings import Environment
 
     try:
@@ -97,7 +97,7 @@ def _findings(
 
 
 def _layouts(store: Store) -> tuple[Layout, ...]:
-    from stackyard.edges.contents import held_layouts
+    from stackyard.edges.mirrors.contents import held_layouts
 
     return held_layouts(store)
 
@@ -130,8 +130,8 @@ def _problem(check: str, error: StackyardError) -> Finding:
 
 
 def _layout_findings(visit: _Visit, layout: Layout) -> Iterator[Finding]:
-    from stackyard.edges.contents import can_list, manifest_entries
-    from stackyard.edges.padding import sample_binaries
+    from stackyard.edges.mirrors.contents import can_list, manifest_entries
+    from stackyard.edges.mirrors.padding import sample_binaries
 
     store = visit.store
     entries, trouble = _tried("list", lambda: [key for key, _ in manifest_entries(store, layout)])
@@ -162,7 +162,7 @@ def _name(layout: Layout) -> str:
 
 
 def _index(visit: _Visit, layout: Layout, entries: list[str] | None) -> Finding:
-    from stackyard.edges.indexing import read_index
+    from stackyard.edges.mirrors.indexing import read_index
 
     def look() -> Finding:
         view = read_index(visit.store, layout)
@@ -178,8 +178,8 @@ def _index(visit: _Visit, layout: Layout, entries: list[str] | None) -> Finding:
 
 
 def _key_findings(visit: _Visit, layout: Layout, *, signed: bool) -> Iterator[Finding]:
-    from stackyard.edges.contents import can_list
-    from stackyard.edges.others import key_list, listed_keys
+    from stackyard.edges.mirrors.contents import can_list
+    from stackyard.edges.mirrors.others import key_list, listed_keys
 
     named, trouble = _tried("keys", lambda: (key_list(visit.store, layout),))
     if named is None:
@@ -213,7 +213,7 @@ def _ours(visit: _Visit) -> Mapping[str, str] | None:
 
 
 def _padding(store: Store, layout: Layout, sample: tuple[Binary, ...]) -> Finding:
-    from stackyard.edges.padding import root_of
+    from stackyard.edges.mirrors.padding import root_of
 
     def look() -> Finding:
         roots = []
@@ -234,9 +234,9 @@ def _padding(store: Store, layout: Layout, sample: tuple[Binary, ...]) -> Findin
 
 
 def _write_findings(visit: _Visit, *, read_only: bool) -> Iterator[Finding]:
-    from stackyard.edges.probing import clock_url, http_skew, probe
+    from stackyard.edges.mirrors.probing import clock_url, http_skew, probe
     from stackyard.edges.settings import Environment
-    from stackyard.edges.store import is_writable
+    from stackyard.edges.stores.store import is_writable
 
     if read_only or not is_writable(visit.store):
         if url := clock_url(visit.place, Environment.snapshot()):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stackyard.edges.access import Place, mirror_place
 from stackyard.edges.files import read_bytes
 from stackyard.edges.settings import Environment
 from stackyard.edges.stacks import list_stacks
+from stackyard.edges.stores.access import Place, mirror_place
 from stackyard.errors import ConfigError, LockError
 from stackyard.flow.steps import Project, Request, load_work, open_project, read_stack
 from stackyard.lock import Lock, parse_lock

@@ -8,13 +8,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from stackyard.edges import console
-from stackyard.edges.store import WritableStore, writable
+from stackyard.edges.stores.store import WritableStore, writable
 from stackyard.errors import ConfigError, CorruptError, NotFoundError, SpecError
 from stackyard.flow.listing import spec_patterns
 from stackyard.settings import Prune, make_settings
 
 if TYPE_CHECKING:
-    from stackyard.edges.pruning import Stock
+    from stackyard.edges.mirrors.pruning import Stock
     from stackyard.flow.steps import Project
     from stackyard.prune import Policy, PrunePlan
 
@@ -100,8 +100,8 @@ def _number(text: str, default: float, flag: str) -> float:
 
 
 def _take_stock(store: WritableStore, policy: Policy) -> tuple[Stock, ...]:
-    from stackyard.edges.contents import held_layouts
-    from stackyard.edges.pruning import stock
+    from stackyard.edges.mirrors.contents import held_layouts
+    from stackyard.edges.mirrors.pruning import stock
 
     layouts = held_layouts(store)
     if not layouts:
@@ -111,7 +111,7 @@ def _take_stock(store: WritableStore, policy: Policy) -> tuple[Stock, ...]:
 
 
 def _plan(store: WritableStore, stocks: Sequence[Stock], policy: Policy) -> PrunePlan:
-    from stackyard.edges.pruning import loose_blobs
+    from stackyard.edges.mirrors.pruning import loose_blobs
     from stackyard.prune import PrunePlan, decide, sort_loose
 
     holdings = [holding for stock in stocks for holding in stock.holdings]
@@ -178,7 +178,7 @@ def _refuse_unknown(stocks: Sequence[Stock], url: str, *, yes: bool) -> None:
 def _carry_out(
     store: WritableStore, stocks: Sequence[Stock], plan: PrunePlan, policy: Policy
 ) -> None:
-    from stackyard.edges.pruning import carry_out
+    from stackyard.edges.mirrors.pruning import carry_out
 
     count = 0
     for stock in stocks:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stackyard.binary import parse_metadata
 from stackyard.edges import console
-from stackyard.edges.comparing import (
+from stackyard.edges.mirrors.comparing import (
     Side,
     Survey,
     same_place,
@@ -19,7 +19,7 @@ from stackyard.edges.comparing import (
     survey_lock,
     target_side,
 )
-from stackyard.edges.copying import (
+from stackyard.edges.mirrors.copying import (
     SAMPLE,
     Cargo,
     Copier,
@@ -27,11 +27,11 @@ from stackyard.edges.copying import (
     open_spool,
     sample_roots_of,
 )
-from stackyard.edges.entering import enter_index
-from stackyard.edges.keys import publish_keys
-from stackyard.edges.padding import sample_roots
-from stackyard.edges.store import WritableStore, writable
-from stackyard.edges.transfer import Progress
+from stackyard.edges.mirrors.entering import enter_index
+from stackyard.edges.mirrors.keys import publish_keys
+from stackyard.edges.mirrors.padding import sample_roots
+from stackyard.edges.mirrors.transfer import Progress
+from stackyard.edges.stores.store import WritableStore, writable
 from stackyard.errors import ConfigError, CorruptError, NotFoundError, StoreError
 from stackyard.fetch import Missing, missing_text, size_text, spec_name, wanted_specs
 from stackyard.flow.places import find_project, named_place, read_lock
@@ -41,8 +41,8 @@ from stackyard.settings import Settings, make_settings
 
 if TYPE_CHECKING:
     from stackyard.binary import Binary
-    from stackyard.edges.access import Place
-    from stackyard.edges.spool import Spool
+    from stackyard.edges.mirrors.spool import Spool
+    from stackyard.edges.stores.access import Place
     from stackyard.flow.trust import Checked
     from stackyard.lock import Lock
     from stackyard.padding import Root
@@ -277,7 +277,7 @@ class _Run:
         return Sent(cargo, progress.size_bytes, copier.unread_bytes)
 
     def _send_images(self, plan: CopyPlan, cargo: Sequence[Cargo], spool: Spool) -> Sent:
-        from stackyard.edges.images import push_images
+        from stackyard.edges.mirrors.images import push_images
 
         plan = plan._replace(blobs=tuple({one.binary.tarball for one in cargo}))
         console.note(f"{plan}: {self._target.url}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stackyard.edges import console
-from stackyard.edges.store import Listed, Store, WritableStore, writable
+from stackyard.edges.stores.store import Listed, Store, WritableStore, writable
 from stackyard.errors import CorruptError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def mend(store: Store, results: Sequence[Result]) -> Mended:
 
 
 def _mend_layout(store: WritableStore, result: Result) -> Mended:
-    from stackyard.edges.removing import delete_keys, leave_index
+    from stackyard.edges.mirrors.removing import delete_keys, leave_index
 
     sure = _look_again(store, result)
     gone = {key for _, key in sure.manifests}
@@ -73,8 +73,8 @@ def _mend_layout(store: WritableStore, result: Result) -> Mended:
 
 def _look_again(store: Store, result: Result) -> _Sure:
     """The faults that are still there: somebody may have mended them, or pushed anew."""
-    from stackyard.edges.contents import read_manifests
-    from stackyard.edges.verifying import check_binaries
+    from stackyard.edges.mirrors.contents import read_manifests
+    from stackyard.edges.mirrors.verifying import check_binaries
     from stackyard.verify import FATAL
 
     suspects = {
@@ -101,15 +101,15 @@ def _look_again(store: Store, result: Result) -> _Sure:
 def _make_lists(
     store: WritableStore, result: Result, kept: Sequence[Binary], kinds: set[str]
 ) -> list[str]:
-    from stackyard.edges.others import index_key, listed_keys
-    from stackyard.edges.removing import write_v2_index, write_v2_keys
+    from stackyard.edges.mirrors.others import index_key, listed_keys
+    from stackyard.edges.mirrors.removing import write_v2_index, write_v2_keys
 
     done = []
     if kinds & {"index", "index-broken"}:
         if result.layout == 2:
             write_v2_index(store, kept)
         else:
-            from stackyard.edges.indexing import update_index
+            from stackyard.edges.mirrors.indexing import update_index
 
             update_index(store, full="index-broken" in kinds)
         done.append(f"made {index_key(result.layout)} anew")
@@ -117,7 +117,7 @@ def _make_lists(
         if result.layout == 2:
             write_v2_keys(store, listed_keys(store, 2))
         else:
-            from stackyard.edges.indexing import write_key_index
+            from stackyard.edges.mirrors.indexing import write_key_index
 
             write_key_index(store)
         done.append("made the list of keys anew")

@@ -22,7 +22,7 @@ from stackyard.settings import Settings, make_settings
 from stackyard.stack import Stack
 
 if TYPE_CHECKING:
-    from stackyard.edges.access import Place
+    from stackyard.edges.stores.access import Place
     from stackyard.speclist import Entry
 
 __all__ = [
@@ -231,7 +231,7 @@ def plan_work(work: Work, request: Request, *, reading: bool | None = None) -> P
     url = work.stack.ci.get("broken-specs-url")
     broken: frozenset[str] = frozenset()
     if url and not copying:
-        from stackyard.edges.inventory import broken_specs
+        from stackyard.edges.mirrors.inventory import broken_specs
 
         broken = broken_specs(str(url), work.lock.specs.keys(), progress=console.note)
     return make_plan(
@@ -265,7 +265,7 @@ def prunes_unaffected(work: Work, request: Request) -> bool:
 
 def mirror_places(work: Work, request: Request) -> tuple[Place, ...]:
     """The mirrors that count: those of ``--mirror``, else all of the stack's with binaries."""
-    from stackyard.edges.access import Place, mirror_place  # with what asks the mirrors
+    from stackyard.edges.stores.access import Place, mirror_place  # with what asks the mirrors
 
     if not all(request.mirrors):
         raise ConfigError("an empty URL", where="--mirror", hint="is a variable not set?")
@@ -284,7 +284,7 @@ def mirror_places(work: Work, request: Request) -> tuple[Place, ...]:
 
 
 def take_inventory(work: Work, request: Request) -> Sequence[Any]:
-    from stackyard.edges.inventory import take_inventories  # brings the network in
+    from stackyard.edges.mirrors.inventory import take_inventories  # brings the network in
 
     reached = work.lock.closure(work.roots)
     wanted = [

@@ -51,7 +51,7 @@ def find_keys(project: Project | None, stack: str | None, settings: Settings, op
     Without a stack the keys of all stacks count. A mirror is never asked. Raises ConfigError for
     files that are not there, and for what is no fingerprint in ``trust.fingerprints``.
     """
-    from stackyard.edges.keys import key_files, read_keys
+    from stackyard.edges.mirrors.keys import key_files, read_keys
     from stackyard.trust import parse_fingerprint
 
     allowed = frozenset(

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from stackyard.edges import console
-from stackyard.edges.store import writable
+from stackyard.edges.stores.store import writable
 from stackyard.errors import (
     CorruptError,
     NotFoundError,
@@ -20,11 +20,11 @@ from stackyard.errors import (
 from stackyard.settings import Settings, make_settings
 
 if TYPE_CHECKING:
-    from stackyard.edges.access import Place
-    from stackyard.edges.contents import Manifests
-    from stackyard.edges.others import Others
-    from stackyard.edges.store import Listed, Store
-    from stackyard.edges.verifying import Seen
+    from stackyard.edges.mirrors.contents import Manifests
+    from stackyard.edges.mirrors.others import Others
+    from stackyard.edges.mirrors.verifying import Seen
+    from stackyard.edges.stores.access import Place
+    from stackyard.edges.stores.store import Listed, Store
     from stackyard.flow.steps import Project
     from stackyard.flow.trust import Keys
     from stackyard.mirror import Layout
@@ -108,7 +108,7 @@ def _keys(project: Project | None, option: str, *, unsigned: bool) -> Keys | Non
 
 def examine_mirror(ward: Ward) -> tuple[Result, ...]:
     """Read all layouts of a mirror. Raises NotFoundError if there is none."""
-    from stackyard.edges.contents import can_list, held_layouts
+    from stackyard.edges.mirrors.contents import can_list, held_layouts
 
     layouts = held_layouts(ward.store)
     if not layouts:
@@ -121,9 +121,15 @@ def examine_mirror(ward: Ward) -> tuple[Result, ...]:
 
 
 def _examine(ward: Ward, layout: Layout) -> Result:
-    from stackyard.edges.contents import read_manifests
-    from stackyard.edges.others import check_keys, check_others, list_files, loose, read_others
-    from stackyard.edges.verifying import manifest_faults
+    from stackyard.edges.mirrors.contents import read_manifests
+    from stackyard.edges.mirrors.others import (
+        check_keys,
+        check_others,
+        list_files,
+        loose,
+        read_others,
+    )
+    from stackyard.edges.mirrors.verifying import manifest_faults
     from stackyard.verify import Fault, Tally
 
     store = ward.store
@@ -164,8 +170,8 @@ def _examine(ward: Ward, layout: Layout) -> Result:
 
 
 def _check_with_bar(store: Store, manifests: Manifests) -> Seen:
-    from stackyard.edges.transfer import Progress
-    from stackyard.edges.verifying import check_binaries
+    from stackyard.edges.mirrors.transfer import Progress
+    from stackyard.edges.mirrors.verifying import check_binaries
 
     blobs = {blob.key: blob.size_bytes for one in manifests.binaries for blob in one.blobs}
     sizes = list(blobs.values())
@@ -204,7 +210,7 @@ def _key_faults(
 ) -> Iterable[Fault]:
     """Whether the public keys are those that their names say."""
     from stackyard.edges.gpg import open_keyring
-    from stackyard.edges.others import key_blobs
+    from stackyard.edges.mirrors.others import key_blobs
     from stackyard.verify import Fault
 
     faults: list[Fault] = []
@@ -229,8 +235,8 @@ def _index_faults(
     store: Store, layout: Layout, manifests: Manifests, sick: Collection[str]
 ) -> Iterable[Fault]:
     """Compare index and manifests both ways. An index rightly leaves out what is ``sick``."""
-    from stackyard.edges.contents import indexed_specs
-    from stackyard.edges.others import index_key
+    from stackyard.edges.mirrors.contents import indexed_specs
+    from stackyard.edges.mirrors.others import index_key
     from stackyard.mirror import manifest_hash
     from stackyard.verify import Fault
 

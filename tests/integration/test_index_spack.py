@@ -16,9 +16,9 @@ from tests_data import DATA
 
 from benchmarks.indexing import fill_mirror
 from stackyard.binary import parse_metadata
-from stackyard.edges.folder import FileStore
-from stackyard.edges.indexing import add_to_index, update_index, write_key_index
-from stackyard.edges.layouts import list_manifests, read_binary
+from stackyard.edges.mirrors.indexing import add_to_index, update_index, write_key_index
+from stackyard.edges.mirrors.layouts import list_manifests, read_binary
+from stackyard.edges.stores.folder import FileStore
 from stackyard.mirror import KEY_INDEX
 
 pytestmark = needs_spack

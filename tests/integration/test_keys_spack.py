@@ -10,7 +10,7 @@ from real_spack import RealSpack, needs_spack
 from signing import needs_gpg
 from tests_data import DATA
 
-from stackyard.edges.store import open_store
+from stackyard.edges.stores.store import open_store
 from stackyard.flow.trust import check_signatures, find_keys
 from stackyard.settings import Settings
 
@@ -42,7 +42,7 @@ def test_a_key_from_nothing_to_its_users(
     assert "Spack does not find it" in shown
 
     # We verify all that it pushed, by the key beside the stack.
-    from stackyard.edges.contents import read_manifests
+    from stackyard.edges.mirrors.contents import read_manifests
 
     store = open_store(str(target))
     pushed = read_manifests(store, 3).binaries

@@ -1,0 +1,248 @@
+"""Read every binary of a mirror to its last byte, and see whether it is what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from stackyard.binary import SPEC_BYTES, Binary, Blob, Metadata, parse_metadata
+from stackyard.edges.mirrors.contents import Manifests, Tolerance
+from stackyard.edges.mirrors.layouts import manifest_keys
+from stackyard.edges.parallel import parallel_map
+from stackyard.edges.stores.store import PIECE_BYTES, Store
+from stackyard.errors import (
+    CorruptError,
+    LockError,
+    NotFoundError,
+    StoreError,
+    UnreachableError,
+)
+from stackyard.fetch import check_metadata, spec_name
+from stackyard.lock import Spec, parse_node
+from stackyard.mirror import Layout, manifest_hash
+from stackyard.verify import Fault, gzip_problem
+
+__all__ = ["Read", "Seen", "check_binaries", "difference", "manifest_faults", "read_whole"]
+
+_TRIES = 4
+
+
+class Seen(NamedTuple):
+    """What reading the blobs of binaries brought: ``names`` of specs are by DAG hash."""
+
+    faults: tuple[Fault, ...]
+    names: Mapping[str, str]
+    blobs: int
+    bytes: int
+
+
+class _Job(NamedTuple):
+    """A blob, and the binaries that name it as their tarball or as their spec."""
+
+    blob: Blob
+    tarball_of: tuple[Binary, ...]
+    spec_of: tuple[Binary, ...]
+
+    @property
+    def limit(self) -> int | None:
+        """The largest size that any of them gives it; None where they do not tell."""
+        sizes = [one.tarball.size_bytes for one in self.tarball_of]
+        sizes += [one.spec.size_bytes for one in self.spec_of if one.spec]
+        return None if None in sizes else max(size or 0 for size in sizes)
+
+
+class Read(NamedTuple):
+    """What a blob really is; ``data`` only where it is small and wanted."""
+
+    size_bytes: int
+    checksum: str
+    head: bytes
+    data: bytes = b""
+
+
+def manifest_faults(manifests: Manifests) -> Iterator[Fault]:
+    """Manifests that cannot be read, or that are none."""
+    for key, error in manifests.problems.items():
+        kind = "manifest" if isinstance(error, CorruptError) else "unknown"
+        size = manifests.listed[key].size_bytes
+        yield Fault(kind, key, error.message, manifest_hash(key), key, size)
+
+
+def check_binaries(  # noqa: PLR0913 - passed by name
+    store: Store,
+    binaries: Sequence[Binary],
+    *,
+    workers: int,
+    on_bytes: Callable[[int], None] = lambda _: None,
+    tick: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+    sleep: Callable[[float], None] = time.sleep,
+) -> Seen:
+    """Read every blob once, whoever names it, and see that each binary is what it says.
+
+    Sizes, checksums, the heads of tarballs; the spec's hash against the manifest's name, and
+    computed anew. Raises UnreachableError if the mirror fails to answer again and again.
+    """
+    jobs = _jobs(binaries)
+    tolerance = Tolerance()
+
+    def work(job: _Job) -> Seen:
+        try:
+            read = read_whole(
+                store, job.blob.key, limit=job.limit, want=bool(job.spec_of), sleep=sleep
+            )
+        except StoreError as error:
+            return Seen(tuple(_unread(job, tolerance.note(error))), {}, 1, 0)
+        on_bytes(read.size_bytes)
+        return _judge(store, job, read)
+
+    seen = parallel_map(work, jobs, workers=workers, tick=tick)
+    old = [_judge_v2(store, binary) for binary in binaries if binary.spec is None]
+    return Seen(
+        faults=tuple(fault for one in (*seen, *old) for fault in one.faults),
+        names={key: name for one in (*seen, *old) for key, name in one.names.items()},
+        blobs=len(jobs),
+        bytes=sum(one.bytes for one in seen),
+    )
+
+
+def _jobs(binaries: Iterable[Binary]) -> list[_Job]:
+    """A job for each blob, the largest first so that none of them comes last alone."""
+    tarballs: dict[str, list[Binary]] = {}
+    specs: dict[str, list[Binary]] = {}
+    blobs: dict[str, Blob] = {}
+    for binary in binaries:
+        for blob, role in ((binary.tarball, tarballs), (binary.spec, specs)):
+            if blob:
+                blobs.setdefault(blob.key, blob)
+                role.setdefault(blob.key, []).append(binary)
+    jobs = [
+        _Job(blob, tuple(tarballs.get(key, ())), tuple(specs.get(key, ())))
+        for key, blob in blobs.items()
+    ]
+    return sorted(jobs, key=lambda job: job.blob.size_bytes or 0, reverse=True)
+
+
+def read_whole(
+    store: Store,
+    key: str,
+    *,
+    limit: int | None = None,
+    want: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Read:
+    """Hash a blob to its end, and keep it if it is wanted; what breaks off goes on where it was.
+
+    Behind ``limit`` bytes it does not matter any more what comes. Raises StoreError, NotFoundError
+    and UnreachableError among them. The pieces are large and the hash lets other threads run, so
+    that what bounds this is the disk, the line or the hash function.
+    """
+    digest = hashlib.sha256()
+    size = failed = 0
+    head = b""
+    kept: list[bytes] = []
+    while True:
+        before = size
+        with store.stream(key, size) as pieces:
+            try:
+                for piece in pieces:
+                    digest.update(piece)
+                    head = head or piece[:PIECE_BYTES]
+                    size += len(piece)
+                    if want and size <= SPEC_BYTES:
+                        kept.append(piece)
+                    if limit is not None and size > limit:
+                        break
+                return Read(size, digest.hexdigest(), head, b"".join(kept))
+            except UnreachableError:
+                failed = 1 if size - before >= PIECE_BYTES else failed + 1
+                if failed == _TRIES:
+                    raise
+        sleep(0.5 * 2**failed)
+
+
+def _unread(job: _Job, error: StoreError) -> Iterator[Fault]:
+    missing = isinstance(error, NotFoundError)
+    corrupt = isinstance(error, CorruptError)
+    kind = "missing" if missing else "blob" if corrupt else "unknown"
+    for binary in dict.fromkeys((*job.tarball_of, *job.spec_of)):
+        text = f"named by {binary.key}" if missing else error.message
+        yield Fault(kind, job.blob.key, text, binary.hash, binary.key)
+
+
+def _judge(store: Store, job: _Job, read: Read) -> Seen:
+    faults: list[Fault] = []
+    right: list[Binary] = []
+    roles = ((job.tarball_of, "tarball"), (job.spec_of, "spec"))
+    for binary, role in ((binary, role) for group, role in roles for binary in group):
+        blob = binary.tarball if role == "tarball" else binary.spec
+        assert blob  # noqa: S101 - it names this one
+        if problem := difference(blob, read):
+            faults.append(
+                Fault("blob", blob.key, problem, binary.hash, binary.key, read.size_bytes)
+            )
+        elif role == "spec":
+            right.append(binary)
+        elif problem := gzip_problem(read.head):
+            faults.append(
+                Fault("tarball", blob.key, problem, binary.hash, binary.key, read.size_bytes)
+            )
+    names: dict[str, str] = {}
+    for binary in right:
+        judged = _judge_spec(store, binary, partial(_metadata, store, binary, read))
+        faults += judged.faults
+        names.update(judged.names)
+    return Seen(tuple(faults), names, 1, read.size_bytes)
+
+
+def difference(blob: Blob, read: Read) -> str:
+    """In what a blob is not what its manifest says; empty if it is."""
+    if blob.size_bytes is not None and read.size_bytes < blob.size_bytes:
+        return f"it is cut off: {read.size_bytes} of {blob.size_bytes} bytes"
+    if blob.size_bytes is not None and read.size_bytes > blob.size_bytes:
+        return f"it is longer than the {blob.size_bytes} bytes that the manifest gives"
+    if blob.checksum != read.checksum:
+        return f"its checksum is {read.checksum}"
+    return ""
+
+
+def _metadata(store: Store, binary: Binary, read: Read) -> Metadata:
+    where = f"{store.url}/{binary.spec.key if binary.spec else binary.key}"
+    if read.size_bytes > SPEC_BYTES:
+        raise CorruptError(f"the metadata have more than {SPEC_BYTES} bytes", where=where)
+    return parse_metadata(read.data, where)
+
+
+def _judge_v2(store: Store, binary: Binary) -> Seen:
+    where = f"{store.url}/{binary.key}"
+    return _judge_spec(store, binary, lambda: parse_metadata(binary.manifest, where))
+
+
+def _judge_spec(store: Store, binary: Binary, parse: Callable[[], Metadata]) -> Seen:
+    """Whether the metadata are those of the binary, and the manifest lies where Spack looks."""
+    try:
+        metadata = parse()
+        where = f"{store.url}/{binary.key}"
+        check_metadata(metadata, binary, where)
+        spec = metadata.spec(where)
+        keys = manifest_keys(spec, binary.layout, _nodes(binary.layout, metadata))
+    except StoreError as error:
+        return Seen((Fault("spec", binary.key, error.message, binary.hash, binary.key),), {}, 0, 0)
+    faults: tuple[Fault, ...] = ()
+    if keys and binary.key not in keys:
+        text = f"Spack looks for it at {keys[0]}"
+        faults = (Fault("spec", binary.key, text, binary.hash, binary.key),)
+    return Seen(faults, {binary.hash: spec_name(spec)}, 0, 0)
+
+
+def _nodes(layout: Layout, metadata: Metadata) -> Mapping[str, Spec]:
+    """Layout 2 has the compiler's name in its paths, and that is a node of its own."""
+    if layout != 2:
+        return {}
+    try:
+        specs = [parse_node(node, metadata.format) for node in metadata.nodes]
+    except LockError as error:
+        raise CorruptError(error.message) from None
+    return {spec.hash: spec for spec in specs}

@@ -1,0 +1,1 @@
+"""Places that hold files, each behind the same protocol."""
