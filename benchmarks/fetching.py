@@ -25,10 +25,13 @@ from stackyard.edges.mirrors.indexing import write_index
 from stackyard.edges.stores.folder import FileStore
 from stackyard.mirror import LAYOUT_JSON, LAYOUT_MARKER, SPEC_TYPE, TARBALL_TYPE, Record, blob_key
 
-__all__ = ["Fetched", "Shape", "make_mirror", "measure_fetches"]
+__all__ = ["Shape", "Taken", "make_mirror", "measure_fetches", "median", "timed"]
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest", "AWS_REGION": "us-east-1"}
+
+
+_NOTHING = gzip.compress(b"", mtime=0)
 
 
 class Shape(NamedTuple):
@@ -45,7 +48,7 @@ SHAPES = {
 }
 
 
-class Fetched(NamedTuple):
+class Taken(NamedTuple):
     """Medians of several runs: seconds, seconds of CPU, and how busy the machine was, 0 to 1."""
 
     wall_s: float
@@ -56,7 +59,7 @@ class Fetched(NamedTuple):
         return f"{self.wall_s:.2f} s ({self.cpu_s:.2f} of CPU, machine {self.busy:.0%} busy)"
 
 
-def measure_fetches(runs: int, endpoint: str = "") -> Mapping[str, Mapping[str, Fetched]]:
+def measure_fetches(runs: int, endpoint: str = "") -> Mapping[str, Mapping[str, Taken]]:
     """What each tool takes for a whole mirror, out of a bucket into an empty folder, in turns.
 
     By the name of the shape, then by tool; one that is not there has no entry. Without the URL of
@@ -94,26 +97,24 @@ def _ports() -> tuple[int, int, int]:
         return first, second, third
 
 
-def _measure(endpoint: str, shape: Shape, runs: int) -> Mapping[str, Fetched]:
+def _measure(endpoint: str, shape: Shape, runs: int) -> Mapping[str, Taken]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lock = folder / "spack.lock"
         lock.write_bytes(make_mirror(folder / "mirror", shape))
         with _bucket(endpoint, folder / "mirror") as url:
             tools = _tools(endpoint, url, lock)
-            taken: dict[str, list[Fetched]] = {tool: [] for tool in tools}
+            env = {**KEYS, "S3_ENDPOINT_URL": endpoint}
+            taken: dict[str, list[Taken]] = {tool: [] for tool in tools}
             for number in range(runs):
                 for tool, argv in tools.items():
                     to = folder / f"{tool}-{number}"
-                    taken[tool].append(_run([*argv, str(to)], endpoint, folder))
+                    taken[tool].append(timed([*argv, str(to)], folder, env))
                     if shape.tarball_bytes > 2**20:
                         # Many small files stay: ext4 slows down whoever writes where some were
                         # just removed.
                         shutil.rmtree(to)
-    return {
-        tool: Fetched(*(statistics.median(column) for column in zip(*rows, strict=True)))
-        for tool, rows in taken.items()
-    }
+    return {tool: median(rows) for tool, rows in taken.items()}
 
 
 def _tools(endpoint: str, url: str, lock: Path) -> dict[str, list[str]]:
@@ -157,12 +158,19 @@ def _bucket(endpoint: str, mirror: Path) -> Iterator[str]:
         client.close()
 
 
-def _run(argv: Sequence[str], endpoint: str, folder: Path) -> Fetched:
+def median(rows: Sequence[Taken]) -> Taken:
+    """Of each column by itself."""
+    return Taken(*(statistics.median(column) for column in zip(*rows, strict=True)))
+
+
+def timed(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> Taken:
+    """What a program takes, run once in a folder and with these variables too."""
     os.sync()  # nobody pays for what the one before left to be written
-    env = {**os.environ, **KEYS, "S3_ENDPOINT_URL": endpoint}
     busy, began = _ticks(), time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(argv, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            argv, cwd=folder, env={**os.environ, **env}, stdout=said, stderr=subprocess.STDOUT
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall_s = time.perf_counter() - began
@@ -171,7 +179,7 @@ def _run(argv: Sequence[str], endpoint: str, folder: Path) -> Fetched:
             message = f"{argv[0]} ended with {process.returncode}:\n{said.read().decode()}"
             raise SystemExit(message)
     worked, idle = (after - before for after, before in zip(_ticks(), busy, strict=True))
-    return Fetched(wall_s, usage.ru_utime + usage.ru_stime, worked / (worked + idle))
+    return Taken(wall_s, usage.ru_utime + usage.ru_stime, worked / (worked + idle))
 
 
 def _ticks() -> tuple[int, int]:
@@ -182,12 +190,13 @@ def _ticks() -> tuple[int, int]:
 
 
 def make_mirror(folder: Path, shape: Shape) -> bytes:
-    """An unsigned mirror of layout 3 that a fetch finds nothing wrong with; gives its lock."""
+    """An unsigned mirror of layout 3 that nobody finds anything wrong with; gives its lock."""
     draw = random.Random(1)  # noqa: S311 - the same mirror each time
     store = FileStore(folder)
     nodes = [_node(number) for number in range(shape.binaries)]
     for node in nodes:
-        tarball = draw.randbytes(shape.tarball_bytes)
+        # Nobody unpacks what comes behind an empty tarball.
+        tarball = _NOTHING + draw.randbytes(shape.tarball_bytes - len(_NOTHING))
         records = [
             _blob(store, TARBALL_TYPE, tarball),
             _blob(store, SPEC_TYPE, _spec_blob(node, shape.spec_bytes, draw)),

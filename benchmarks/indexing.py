@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
-_TARBALL = b"a dummy for all\n"
+_TARBALL = gzip.compress(b"a dummy for all\n", mtime=0)
 _SIGNED = """-----BEGIN PGP SIGNED MESSAGE-----
 Hash: SHA512
 
@@ -77,26 +78,40 @@ def true_hash(node: dict[str, Any]) -> str:
     return b32encode(hashlib.sha1(text, usedforsecurity=False).digest()).decode().lower()
 
 
-def fill_mirror(folder: Path, count: int, *, start: int = 0, signed: bool = False) -> None:
-    """Put binaries number ``start`` to ``count`` on a mirror of layout 3; without an index."""
+def fill_mirror(
+    folder: Path, count: int, *, start: int = 0, signed: bool = False, own: bool = False
+) -> None:
+    """Put binaries number ``start`` to ``count`` on a mirror of layout 3; without an index.
+
+    With ``own`` each has a tarball of its own.
+    """
     marker = folder / "v3" / "layout.json"
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.write_bytes(b'{"signing": "gpg"}')
     for number, nodes in enumerate(make_metadata(count)):
         if number >= start:
-            write_binary(folder, nodes, signed=signed)
+            tarball = _TARBALL + nodes[0]["hash"].encode() * 100 if own else _TARBALL
+            write_binary(folder, nodes, signed=signed, tarball=tarball)
 
 
-def write_binary(folder: Path, nodes: tuple[dict[str, Any], ...], *, signed: bool = False) -> None:
+def write_binary(
+    folder: Path,
+    nodes: tuple[dict[str, Any], ...],
+    *,
+    signed: bool = False,
+    tarball: bytes = _TARBALL,
+) -> None:
     """One binary as Spack writes it, but for its tarball."""
-    for key, data in binary_files(nodes, signed=signed).items():
+    for key, data in binary_files(nodes, signed=signed, tarball=tarball).items():
         path = folder / key
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
 
-def binary_files(nodes: tuple[dict[str, Any], ...], *, signed: bool = False) -> dict[str, bytes]:
+def binary_files(
+    nodes: tuple[dict[str, Any], ...], *, signed: bool = False, tarball: bytes = _TARBALL
+) -> dict[str, bytes]:
     """Its blobs and then its manifest, by their keys."""
     document = {
         "spec": {"_meta": {"version": 5}, "nodes": list(nodes)},
@@ -106,14 +121,14 @@ def binary_files(nodes: tuple[dict[str, Any], ...], *, signed: bool = False) -> 
     text = json.dumps(document, separators=(",", ":")).encode()
     spec = packer.compress(text) + packer.flush()
     records = [
-        _record("application/vnd.spack.install.v2.tar+gzip", _TARBALL),
+        _record("application/vnd.spack.install.v2.tar+gzip", tarball),
         _record("application/vnd.spack.spec.v5+json", spec),
     ]
     manifest = json.dumps({"version": 3, "data": records}, indent=0, separators=(",", ":"))
     first = nodes[0]
     name = f"{first['name']}-{first['version']}-{first['hash']}.spec.manifest.json"
     return {
-        _blob_key(_TARBALL): _TARBALL,
+        _blob_key(tarball): tarball,
         _blob_key(spec): spec,
         f"v3/manifests/spec/{first['name']}/{name}": (
             _SIGNED.format(manifest) if signed else manifest

@@ -40,6 +40,7 @@ __all__ = [
     "parse_binary",
     "parse_metadata",
     "parse_v2_binary",
+    "unpacked",
 ]
 
 #: No spec's metadata is larger; what unpacks to more is an attack.
@@ -160,9 +161,7 @@ def parse_metadata(data: bytes, where: str) -> Metadata:
     Raises CorruptError naming ``where``: not gzip, unpacks to more than ``SPEC_BYTES``, another
     shape.
     """
-    if data.startswith(_GZIP):
-        data = gunzip(data, SPEC_BYTES, where)
-    text, _ = signed_text(data, where)
+    text, _ = signed_text(unpacked(data, where), where)
     return _metadata(parse_json(text, where, "metadata"), where)
 
 
@@ -180,6 +179,11 @@ def _metadata(document: Any, where: str) -> Metadata:
     if not whole or not isinstance(first, str) or not isinstance(version, int):
         raise CorruptError("the metadata has not the shape of a spec", where=where)
     return Metadata(nodes, version)
+
+
+def unpacked(data: bytes, where: str) -> bytes:
+    """A spec blob, which may be packed. Raises CorruptError as ``gunzip`` does."""
+    return gunzip(data, SPEC_BYTES, where) if data.startswith(_GZIP) else data
 
 
 def gunzip(data: bytes, limit: int, where: str) -> bytes:

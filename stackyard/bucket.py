@@ -55,7 +55,7 @@ def parse_fault(body: bytes) -> Fault:
     if b"<Error" not in body[:512]:
         return Fault()
     try:
-        root = ET.fromstring(body)  # noqa: S314 - see above
+        root = ET.fromstring(body)  # noqa: S314 - expat refuses bombs
     except ET.ParseError:
         return Fault()
     # Codes and regions are shown to people: what is not of their form is not.
@@ -63,22 +63,29 @@ def parse_fault(body: bytes) -> Fault:
 
 
 def parse_page(body: bytes, where: str) -> Page:
-    """A page of ListObjectsV2. Raises UnreachableError for what is none."""
+    """A page of ListObjectsV2. Raises UnreachableError for what is none, or breaks off."""
     try:
-        root = ET.fromstring(body)  # noqa: S314 - see above
+        root = ET.fromstring(body)  # noqa: S314 - expat refuses bombs
         space = _space(root)
         quoted = _text(root, "EncodingType") == "url"
         items = tuple(_item(found, space, quoted=quoted) for found in root.iter(f"{space}Contents"))
     except (ET.ParseError, ValueError):
         raise UnreachableError("the answer is not the listing of a bucket", where=where) from None
-    more = _text(root, "IsTruncated") == "true"
-    return Page(items, _text(root, "NextContinuationToken") if more else "")
+    if _text(root, "IsTruncated") != "true":
+        return Page(items, "")
+    token = _text(root, "NextContinuationToken")
+    if not token:  # what old services say, which know the first form of listings alone
+        raise UnreachableError(
+            "the listing goes on, and does not say where: the service knows no ListObjectsV2",
+            where=where,
+        )
+    return Page(items, token)
 
 
 def parse_upload_id(body: bytes, where: str) -> str:
     """The name of an upload in parts. Raises UnreachableError for any other answer."""
     try:
-        name = _text(ET.fromstring(body), "UploadId")  # noqa: S314 - see above
+        name = _text(ET.fromstring(body), "UploadId")  # noqa: S314 - expat refuses bombs
     except ET.ParseError:
         name = ""
     if not name:

@@ -17,6 +17,7 @@ __all__ = [
     "layout_finding",
     "root_finding",
     "signature_finding",
+    "signer_finding",
     "skew_finding",
 ]
 
@@ -154,10 +155,10 @@ def key_findings(
         return
     missing = keys - frozenset(listed or ())
     if listed is None or missing:
-        text = f"{len(keys)} are there, and the list of keys lacks {len(missing)}"
+        text = f"{len(keys)} on the mirror, {len(missing)} of them not in its list of keys"
         yield Finding("keys", "warning", text, "Spack finds no others: stackyard mirror.index")
     else:
-        yield Finding("keys", "ok", f"{len(keys)} are there and listed")
+        yield Finding("keys", "ok", f"{len(keys)} on the mirror, all in its list of keys")
     yield _trust_finding(keys, ours)
 
 
@@ -176,6 +177,25 @@ def _trust_finding(keys: frozenset[str], ours: Mapping[str, str] | None) -> Find
         f"none of the mirror's keys is one that we trust: {names}",
         "look at it and trust it: stackyard keys.trust",
     )
+
+
+def signer_finding(problems: Mapping[str, str], signers: Mapping[str, str]) -> Finding:
+    """What our keys say of a sample's signatures.
+
+    ``problems`` are reasons by the key of a manifest, ``signers`` user ids by that of one that holds.
+    """
+    check = "signers"
+    total = len(problems) + len(signers)
+    if problems:
+        key, why = next(iter(problems.items()))
+        return Finding(
+            check,
+            "problem",
+            f"{len(problems)} of {total} signatures looked at do not count, such as {key}: {why}",
+            "nobody with these keys can fetch them: stackyard mirror.verify tells which they are",
+        )
+    names = ", ".join(sorted(set(signers.values())))
+    return Finding(check, "ok", f"all {total} signatures looked at are by {names}")
 
 
 def root_finding(roots: Sequence[Root | None], layout: Layout) -> Finding:

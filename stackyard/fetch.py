@@ -178,8 +178,8 @@ def _size(delivery: Delivery) -> int:
     return 0 if delivery.here else delivery.tarball.size_bytes or 0
 
 
-def check_metadata(metadata: Metadata, binary: Binary, where: str) -> None:
-    """See that metadata are those of the spec that the binary stands for.
+def check_metadata(metadata: Metadata, binary: Binary, where: str) -> Spec:
+    """See that metadata are those of the spec that the binary stands for, and give that.
 
     A signature binds a manifest to its blobs and not to its place, so a valid manifest of another
     spec could lie there. Compares the hash that the first node claims, and computes it anew where
@@ -190,6 +190,7 @@ def check_metadata(metadata: Metadata, binary: Binary, where: str) -> None:
         raise CorruptError(f"it is the binary of another spec, {spec_name(spec)}", where=where)
     if verify_hash(spec) is Verdict.FALSE:
         raise CorruptError("the spec is not what its hash says", where=where)
+    return spec
 
 
 def spec_name(spec: Spec) -> str:
@@ -214,12 +215,15 @@ def missing_text(missing: Sequence[Missing]) -> str:
     )
 
 
-def refusal(problems: Mapping[str, str], specs: Mapping[str, Spec], url: str) -> CorruptError:
+def refusal(
+    problems: Mapping[str, str], specs: Mapping[str, Spec], url: str, hint: str = ""
+) -> CorruptError:
     """An error that names every binary with a problem; ``problems`` are by DAG hash."""
     what = "binary is" if len(problems) == 1 else "binaries are"
     lines = "\n".join(f"  {spec_name(specs[key])}: {text}" for key, text in problems.items())
     return CorruptError(
         f"{len(problems)} {what} refused:\n{lines}",
         where=url,
-        hint="nothing of them was kept; find out who changed the mirror, then push them anew",
+        hint=hint
+        or "nothing of them was kept; find out who changed the mirror, then push them anew",
     )

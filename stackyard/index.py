@@ -49,6 +49,7 @@ _HEAD = b'{"database":{"version":"8","installs":{'
 _TAIL = b"}}}"
 _COUNT = b',"ref_count":'
 _END = re.compile(rb',"ref_count":(\d{1,18}),"in_buildcache":(true|false)\}')
+_OTHERWISE = "the index is not what its state says"
 _HASH = re.compile(r"[a-z2-7]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Specfile version → version of the database that holds its nodes.
@@ -166,7 +167,7 @@ class Rows:
         cut = record.rfind(_COUNT)
         match = _END.fullmatch(record, max(cut, 0))
         if not match or not record.startswith(opening):
-            raise CorruptError("the index is not what its state says")
+            raise CorruptError(_OTHERWISE)
         text = record[len(opening) : cut]
         return _Row(text, int(match[1]), present=match[2] == b"true")
 
@@ -283,7 +284,14 @@ def _record(dag_hash: str, row: _Row) -> bytes:
 def _children(row: _Row) -> tuple[str, ...]:
     if row.children is None:
         node = parse_json(row.text, "the index", "record")
-        row.children = tuple(dict.fromkeys(edge["hash"] for edge in node.get("dependencies", ())))
+        try:
+            hashes = dict.fromkeys(edge["hash"] for edge in node.get("dependencies", ()))
+            sound = all(map(_HASH.fullmatch, hashes))
+        except (AttributeError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise CorruptError(_OTHERWISE)
+        row.children = tuple(hashes)
     return row.children
 
 
@@ -464,7 +472,7 @@ def parse_state(data: bytes, where: str) -> State:
             superseded=tuple((str(sum_), int(time)) for sum_, time in document["superseded"]),
         )
         sound = _sound(state)
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         sound = False
     if not sound:
         raise CorruptError("the state of the index has another shape", where=where)

@@ -303,11 +303,15 @@ def parse_node(node: Mapping[str, Any], specfile: int) -> Spec:
     if specfile not in SPECFILE_OF_LOCKFILE.values():
         raise LockError(f"specfile version {specfile!r:.20} is not known")
     try:
-        return _spec(node["hash"], dict(node), specfile, {})
+        spec = _spec(node["hash"], dict(node), specfile, {})
+        hashes = all(map(_HASH.fullmatch, spec.children))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise LockError(
             f"the node has not the shape of a spec ({type(error).__name__}: {error})"
         ) from None
+    if not hashes:
+        raise LockError("what it depends on is no DAG hash")
+    return spec
 
 
 def _spec(key: str, node: dict[str, Any], specfile: int, shared: dict[object, Any]) -> Spec:
@@ -397,12 +401,16 @@ _SHAPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 def _edge(entry: dict[str, Any], shared: dict[object, Any]) -> str:
     """The hash an edge leads to. Equal parameters of edges become one: a lock has few kinds."""
-    parameters = entry.get("parameters")
-    if parameters is not None:
+    if entry["name"].__class__ is not str:
+        raise LockError("the name of a dependency must be a text")
+    if "parameters" in entry:
+        parameters = entry["parameters"]
         kind = (*parameters["deptypes"], None, *parameters["virtuals"], len(parameters))
         same = shared.setdefault(kind, parameters)
         if same == parameters:
             entry["parameters"] = same
+    elif not _is_texts(entry.get("type", [])):
+        raise LockError("the types of a dependency must be a list of texts")
     key: str = entry["hash"]
     return key
 

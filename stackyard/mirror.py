@@ -26,6 +26,7 @@ __all__ = [
     "KEY_TYPE",
     "LAYOUT_JSON",
     "LAYOUT_MARKER",
+    "NOWHERE",
     "SPEC_MANIFESTS",
     "SPEC_TYPE",
     "TARBALL_TYPE",
@@ -69,6 +70,8 @@ V2_KEYS = "build_cache/_pgp/"
 V2_KEY_INDEX = "build_cache/_pgp/index.json"
 V2_INDEX = "build_cache/index.json"
 V2_INDEX_HASH = "build_cache/index.json.hash"
+#: No mirror has it: the answer tells how this one says "not there".
+NOWHERE = "v3/manifests/nothing"
 
 TARBALL_TYPE = "application/vnd.spack.install.v2.tar+gzip"
 SPEC_TYPE = "application/vnd.spack.spec.v5+json"
@@ -239,7 +242,7 @@ def _index(document: Any, where: str) -> Index:
             raise StoreError(
                 f"the index has version {version[:20]!r}; this stackyard reads 6, 7 and 8",
                 where=where,
-                hint="a newer Spack wrote it: update stackyard, or plan with --no-prune",
+                hint="a newer Spack wrote it: update stackyard",
             )
         installs = document["database"]["installs"]
         binaries = [key for key, record in installs.items() if record.get("in_buildcache") is True]

@@ -13,9 +13,14 @@ from stackyard.errors import CorruptError, LockError
 from stackyard.hashes import Verdict, verify_hash
 from stackyard.lock import Spec, parse_node
 
-__all__ = ["Node", "compact", "first_node", "make_node", "other_nodes"]
+__all__ = ["Node", "compact", "first_node", "is_whole", "make_node", "other_nodes"]
 
 _NODES = b'"spec":{"_meta":{"version":5},"nodes":['
+#: How a spec blob of Spack 1.x begins and ends, and what is between two nodes of it. Between two
+#: dependencies of one node there are two braces.
+_BEGIN = b'{%b{"name":' % _NODES
+_BETWEEN = b'"},{"name":'
+_END = b'"}]},"buildcache_layout_version":2}'
 #: Most nodes have one or two thousand characters.
 _WINDOW = 2**15
 
@@ -85,6 +90,25 @@ def _own_node(window: bytes) -> tuple[Node, Spec] | None:
     if b32encode(digest).decode().lower() != spec.hash:
         return None
     return Node(spec.hash, text, spec.children), spec
+
+
+def is_whole(data: bytes, known: set[int]) -> bool:
+    """Whether an unpacked spec blob is seen to be one to its last letter.
+
+    It takes long to parse a closure, and those of many binaries have most of their nodes in common:
+    ``known`` are those that were seen, and grows. False for a blob that Spack 1.x would have written
+    otherwise, too: then it has to be parsed.
+    """
+    if not (data.startswith(_BEGIN) and data.endswith(_END)):
+        return False
+    for text in data[len(_BEGIN) : -len(_END)].split(_BETWEEN):
+        if (seen := hash(text)) not in known:
+            try:
+                json.loads(b'{"name":%b"}' % text)
+            except (ValueError, RecursionError):
+                return False
+            known.add(seen)
+    return True
 
 
 def other_nodes(

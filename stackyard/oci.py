@@ -392,7 +392,6 @@ def image_config(
     layers: Sequence[Layer],
     *,
     timestamp: str,
-    environment: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> bytes:
     """The configuration of a binary's image: what containers need, and the spec's metadata.
@@ -402,7 +401,6 @@ def image_config(
     container; which variables a package would want there, only its recipe knows.
     """
     own = layers[-1]
-    variables = {"PATH": "/bin:/usr/bin", **(environment or {})}
     document = {
         "architecture": go_architecture(metadata.spec("the spec of an image")),
         "os": "linux",
@@ -411,7 +409,7 @@ def image_config(
             "diff_ids": [f"sha256:{layer.diff_checksum}" for layer in layers],
         },
         "config": {
-            "Env": [f"{name}={value}" for name, value in variables.items()],
+            "Env": ["PATH=/bin:/usr/bin"],
             **({"Labels": dict(labels)} if labels else {}),
         },
         "spec": {"_meta": {"version": metadata.format}, "nodes": list(metadata.nodes)},

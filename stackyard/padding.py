@@ -93,7 +93,7 @@ def _prefix(parts: list[str], dag_hash: str) -> list[str]:
 
 
 def _root(prefix: list[str]) -> Root:
-    whole = [i for i, part in enumerate(prefix) if _WHOLE.fullmatch(part)]
+    whole = [i for i, part in enumerate(prefix[:-1]) if _WHOLE.fullmatch(part)]
     if whole:
         rest = prefix[whole[-1] + 1]
         # Cut to the length that was asked for, which may leave a single character.

@@ -193,8 +193,7 @@ def check_place(metadata: Metadata, binary: Binary, where: str) -> None:
 
     Raises CorruptError naming ``where``.
     """
-    check_metadata(metadata, binary, where)
-    spec = metadata.spec(where)
+    spec = check_metadata(metadata, binary, where)
     right = manifest_key(spec_tag(spec)) if binary.layout == "oci" else spec_manifest_key(spec)
     if binary.key != right:
         raise CorruptError(f"nobody looks for it at {binary.key}, but at {right}", where=where)

@@ -230,7 +230,7 @@ def _totals(plan: PrunePlan, policy: Policy) -> list[str]:
         lines.append(f"{len(old)} blobs go, {_sum_text(old)}: nothing names them then")
     if young:
         lines.append(
-            f"{len(young)} blobs, {_sum_text(young)}, are younger than {hours} and go next time"
+            f"{len(young)} blobs, {_sum_text(young)}, are younger than {hours} and stay for now"
         )
     return lines
 

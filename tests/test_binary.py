@@ -97,6 +97,7 @@ WHOLE = gzip.compress(
     ("data", "problem"),
     [
         (WHOLE[:-10], "cut off"),
+        (WHOLE[:-4], "cut off"),  # all of the text, and half of its checksum
         (WHOLE[:10] + b"\xff" * 20, "cannot be unpacked"),
         (b"", "empty"),
         (b"[]", "shape of a spec"),

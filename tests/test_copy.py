@@ -31,6 +31,7 @@ from test_faults import complete, kill_at_random, tree
 from benchmarks.fetching import Shape, make_mirror
 from stackyard.binary import Metadata, dump_manifest, dump_spec_blob, parse_binary
 from stackyard.edges.mirrors.copying import Cargo, Copier
+from stackyard.edges.mirrors.entering import enter_index
 from stackyard.edges.mirrors.indexing import check_index, read_index, update_index
 from stackyard.edges.mirrors.keys import published_keys
 from stackyard.edges.mirrors.spool import Spool
@@ -243,12 +244,24 @@ def test_a_web_server_is_copied_by_its_index(
     assert manifests(release) == manifests(staging)
 
 
+def test_what_an_index_names_in_vain_is_told(
+    project: Project, stackyard: Stackyard, staging: Path, release: Path
+) -> None:
+    update_index(FileStore(staging))
+    (staging / mirrors.manifest_key(NODES["xz"])).unlink()
+    with mirror_server(staging) as server:
+        answer = stackyard("mirror.copy", "--url", server.url, "--to", str(release))
+    assert "1 of 4 binaries are on neither mirror:\n  xz@1.0/" in answer.err
+    assert "3 sent, 1 missing" in answer.err
+
+
 @needs_gpg
 def test_unsigned_binaries_are_signed_later(
     tiny: Project, stackyard: Stackyard, release: Path
 ) -> None:
     answer = stackyard("mirror.copy", "--url", str(UNSIGNED), "--to", str(release), code=6)
     assert "7 binaries are refused, so nothing was sent" in answer.err
+    assert "signed: false in its entry, or --unsigned" in answer.err
     assert not release.exists()
     stackyard("mirror.copy", "--url", str(UNSIGNED), "--to", str(release), "--unsigned")
     assert published_keys(FileStore(release)) == ()
@@ -360,6 +373,7 @@ def test_a_tampered_entry_never_gets_there(
     paths = fresh()  # a valid manifest of another spec
     paths["zlib"].write_bytes(paths["xz"].read_bytes())
     told = refused("it is the binary of another spec, xz@1.0")
+    assert "hint: find out who changed the mirror" in told
     assert not release.exists()
 
     paths = fresh()  # a key that nobody trusts
@@ -655,6 +669,48 @@ def test_two_copies_of_different_binaries_do_not_replace_each_other(
         copier.send([cargo], binary.blobs, frozenset())
     assert (release / key).read_bytes() == first
     spool.close()
+
+
+def test_force_replaces_only_what_it_was_asked_about(
+    staging: Path, release: Path, tmp_path: Path
+) -> None:
+    """A third one came after we looked."""
+    key = mirrors.manifest_key(NODES["zlib"])
+    old = put(release, NODES["zlib"], b"first").read_bytes()
+    third = put(release, NODES["zlib"], b"third").read_bytes()
+    binary = parse_binary((staging / key).read_bytes(), key, NODES["zlib"]["hash"], "")
+    assert binary.spec
+    spool = Spool(tmp_path / "spool")
+    copier = Copier(FileStore(staging), FileStore(release), spool, lambda _: None)
+    for seen, wanted in ((old, third), (third, binary.manifest)):
+        item = Item(binary, "another binary is there", old=seen)
+        cargo = Cargo(item, binary, staging / binary.spec.key)
+        if wanted == third:
+            with pytest.raises(ConflictError, match="somebody else pushed this hash otherwise"):
+                copier.send([cargo], binary.blobs, frozenset())
+        else:
+            copier.send([cargo], binary.blobs, frozenset())
+        assert (release / key).read_bytes() == wanted
+    spool.close()
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_what_the_index_lacks_is_entered(
+    staging: Path, monkeypatch: pytest.MonkeyPatch, *, many: bool, known: bool
+) -> None:
+    """From the manifests that were read; where there are none, or many, by looking at the mirror."""
+    if many:
+        monkeypatch.setattr("stackyard.edges.mirrors.entering._MANY", 0)
+    dag_hash, key = NODES["curl"]["hash"], mirrors.manifest_key(NODES["curl"])
+    data = (staging / key).read_bytes()
+    (staging / key).unlink()
+    with closing(FileStore(staging)) as store:
+        update_index(store)
+        write(staging / key, data)
+        there = {dag_hash: parse_binary(data, key, dag_hash, key)} if known else {}
+        enter_index(store, (), (), (dag_hash,), there)
+    assert named(staging) == {node["hash"] for node in NODES.values()}
 
 
 # Buckets.

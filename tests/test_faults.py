@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Stackyard
+from conftest import DATA, Stackyard
+from fake_registry import fake_registry
 from faulty_proxy import at_random, faulty_proxy
 from mirror_server import MirrorServer, mirror_server
+from registry_data import fill
 from services import S3Server
 
 from benchmarks.fetching import Shape, make_mirror
 from stackyard.binary import parse_binary, parse_metadata
 from stackyard.edges.mirrors import transfer
+from stackyard.edges.stores import registry as registries
 from stackyard.edges.stores import service
 
 COMMAND = [sys.executable, "-c", "from stackyard.main import main; main()"]
@@ -111,7 +114,7 @@ def test_a_killed_fetch_leaves_nothing_half(
 
 @pytest.fixture
 def hurry(hurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (service, transfer):
+    for module in (registries, service, transfer):
         monkeypatch.setattr(module, "_LONGEST_WAIT_S", 0.01)
 
 
@@ -156,6 +159,33 @@ def test_a_bucket_through_faults(  # noqa: PLR0917
         monkeypatch.setenv("S3_ENDPOINT_URL", service_url)
         stackyard(*argv, url, "--to", str(into))
         assert tree(into) == tree(tmp_path / "fresh")
+
+
+def test_a_registry_through_faults(
+    stackyard: Stackyard, tmp_path: Path, hurry: None, *, long: bool
+) -> None:
+    argv = ("fetch", "--unsigned", "--lock", str(DATA / "tiny.spack.lock"), "--from")
+    ended = []
+    with fake_registry() as registry:
+        fill(registry.repository("org/tiny"))
+        right = registry.mirror("org/tiny")
+        stackyard(*argv, right, "--to", str(tmp_path / "fresh"))
+        for number in range(40 if long else 4):
+            seed = random.randrange(10**6)  # noqa: S311
+            rate = (0.03, 0.1, 0.3)[number % 3]
+            print(f"seed {seed} rate {rate}")  # noqa: T201 - shown where it fails
+            into = tmp_path / f"into-{number}"
+            with faulty_proxy(registry.url, at_random(seed, rate)) as proxy:
+                spoilt = right.replace(registry.host, proxy.url.removeprefix("http://"))
+                answer = stackyard(*argv, spoilt, "--to", str(into), code=None)
+            assert answer.code in (0, 6), answer.err
+            if into.exists():
+                complete(into)
+            ended.append(answer.code)
+            if answer.code:
+                stackyard(*argv, right, "--to", str(into))
+            assert tree(into) == tree(tmp_path / "fresh")
+    print(f"ended with {ended}")  # noqa: T201
 
 
 def test_a_fetch_through_faults_ends_right_or_refused(

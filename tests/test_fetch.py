@@ -20,14 +20,17 @@ import pytest
 from conftest import DATA, Project, Stackyard
 from fake_registry import fake_registry
 from locks import EXTERNAL, document, key, lock, node
-from mirror_server import MirrorServer, mirror_server
+from mirror_server import MirrorServer, Reply, mirror_server
 from registry_data import fill
 
 from stackyard.binary import Binary, Blob, Metadata, parse_binary, parse_metadata
-from stackyard.edges.mirrors.destination import EPOCH_S, open_destination
+from stackyard.edges.mirrors.destination import EPOCH_S, Destination, open_destination
 from stackyard.edges.mirrors.indexing import check_index, read_index
+from stackyard.edges.mirrors.layouts import find_binaries, layouts_of
 from stackyard.edges.stores.folder import FileStore
-from stackyard.errors import ConfigError, CorruptError
+from stackyard.edges.stores.store import ForbiddenError
+from stackyard.edges.stores.web import HttpStore
+from stackyard.errors import ConfigError, CorruptError, StoreError
 from stackyard.fetch import (
     DEVELOP,
     Missing,
@@ -370,6 +373,20 @@ def test_other_binaries_stay(fetch: Fetch, mirror: Path, into: Path) -> None:
     assert len(blobs) == 1
 
 
+def test_what_was_here_and_is_wrong_is_not_in_the_index(
+    fetch: Fetch, mirror: Path, into: Path
+) -> None:
+    fetch(mirror, "--unsigned")
+    tool = next(into.rglob("tiny-tool*.spec.manifest.json"))
+    tool.write_bytes(of_app(into)[0].read_bytes())
+    said = fetch(mirror, "--unsigned", "--roots-only")
+    assert f"warning: file://{tool}: not in the index: it is the binary of another spec" in said
+    view = read_index(FileStore(into))
+    assert view
+    named = {dag_hash for dag_hash, _, present in view.nodes() if present}
+    assert built(TINY) - named == {spec_name(tool).rpartition("-")[2]}
+
+
 def test_layout_2_stays_layout_2(fetch: Fetch, into: Path) -> None:
     source = MIRRORS / "v2-unsigned"
     said = fetch(source, "--unsigned", lock=V2, code=6)
@@ -407,6 +424,54 @@ def test_layout_2_with_another_tarball(fetch: Fetch, tmp_path: Path, into: Path)
     )
 
 
+def test_layout_2_names_no_tarball_that_lies_there_no_more(
+    fetch: Fetch, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed between tarball and manifest leaves no old manifest beside a new tarball."""
+    fetch(MIRRORS / "v2-unsigned", "--unsigned", "--allow-missing", lock=V2)
+    manifest = next(into.rglob("*tiny-app*.spec.json"))
+    manifest.write_bytes(manifest.read_bytes() + b"\n")
+    next(into.rglob("*tiny-app*.spack")).write_bytes(b"another")
+
+    def ended(self: Destination, binary: Binary) -> None:
+        raise StoreError("here it ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Destination, "show", ended)
+        fetch(MIRRORS / "v2-unsigned", "--unsigned", "--allow-missing", lock=V2, code=6)
+    assert not manifest.exists()
+    fetch(MIRRORS / "v2-unsigned", "--unsigned", "--allow-missing", lock=V2)
+    theirs = MIRRORS / "v2-unsigned" / manifest.relative_to(into)
+    assert manifest.read_bytes() == theirs.read_bytes()
+
+
+def test_what_names_a_file_comes_after_it(
+    fetch: Fetch, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blobs, then the manifest; the index once all of them are there."""
+    moved: list[str] = []
+    adopt, write = FileStore.adopt, FileStore.write
+
+    def adopted(store: FileStore, key: str, path: Path) -> None:
+        adopt(store, key, path)
+        moved.append(key)
+
+    def written(store: FileStore, key: str, data: bytes) -> None:
+        write(store, key, data)
+        moved.append(key)
+
+    monkeypatch.setattr(FileStore, "adopt", adopted)
+    monkeypatch.setattr(FileStore, "write", written)
+    fetch(mirror, "--unsigned")
+    manifests = [name for name in moved if name.endswith(".spec.manifest.json")]
+    assert len(manifests) == 7
+    for name in manifests:
+        for blob in parse_binary((mirror / name).read_bytes(), name, "", "").blobs:
+            assert moved.index(blob.key) < moved.index(name)
+        assert moved.index(name) < moved.index(INDEX_MANIFEST)
+    assert moved[-1] == INDEX_MANIFEST
+
+
 def test_all_that_is_missing_is_named(fetch: Fetch, mirror: Path, into: Path) -> None:
     for path in mirror.rglob("tiny-data*.spec.manifest.json"):
         path.unlink()
@@ -418,6 +483,46 @@ def test_all_that_is_missing_is_named(fetch: Fetch, mirror: Path, into: Path) ->
     said = fetch(mirror, "--unsigned", "--allow-missing")
     assert "0 of 7 already here, 5 fetched, 2 missing, " in said
     assert len(indexed(into)) == 5
+
+
+def test_where_nothing_is_there_the_mirror_may_be_another(fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = fetch(tmp_path / "empty", code=6)
+    assert "7 of 7 binaries are missing" in said
+    assert "is it the right mirror, and the right lock?" in said
+
+
+def test_where_403_means_missing(fetch: Fetch, served: MirrorServer, into: Path) -> None:
+    """S3 says so of what is not there, where not everybody may list the bucket."""
+    served.missing = 403
+    assert "7 fetched" in fetch(served.url, "--unsigned")
+    shutil.rmtree(into)
+    for path in served.root.rglob("tiny-data*.spec.manifest.json"):
+        path.unlink()
+    assert "2 of 7 binaries are missing" in fetch(served.url, "--unsigned", code=6)
+    assert "5 fetched, 2 missing" in fetch(served.url, "--unsigned", "--allow-missing")
+
+
+def test_where_403_means_denied(fetch: Fetch, served: MirrorServer, into: Path) -> None:
+    """What is not there is 404 elsewhere on the same mirror, or nothing of it can be read."""
+    manifest, _, _ = of_app(served.root)
+    path = f"/{manifest.relative_to(served.root)}"
+    for denied in (path, "/build_cache/index.json"):
+        served.script = {denied: [Reply(403)]}
+        if denied != path:
+            served.script["/v3/layout.json"] = [Reply(404)]
+        said = fetch(served.url, "--unsigned", "--allow-missing", code=6)
+        assert f"{denied}: the server denies it (403)" in said
+    served.script, served.missing = {}, 403
+    shutil.rmtree(served.root / "v3")
+    assert "the server denies it (403)" in fetch(served.url, "--unsigned", code=6)
+    assert not into.exists()
+    store, specs = HttpStore(served.url), parse_lock(TINY.read_bytes(), "").specs
+    with pytest.raises(ForbiddenError):
+        layouts_of(store)
+    with pytest.raises(ForbiddenError):
+        find_binaries(store, list(specs.values()), specs=specs, layouts=(3,))
+    store.close()
 
 
 # Where from, and what.
@@ -481,10 +586,14 @@ def test_what_makes_no_sense(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_fetches_into_the_source(fetch: Fetch, mirror: Path, tmp_path: Path) -> None:
+def test_nobody_fetches_into_the_source(
+    fetch: Fetch, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     before = tree(mirror)
     (tmp_path / "link").symlink_to(mirror)
-    assert "into itself" in fetch(mirror, "--unsigned", to=tmp_path / "link", code=2)
+    for to in (tmp_path / "link", "~/mirror"):
+        assert "into itself" in fetch(mirror, "--unsigned", to=to, code=2)
     assert tree(mirror) == before
 
 
@@ -520,6 +629,24 @@ def test_a_registry_becomes_layout_3(fetch: Fetch, into: Path) -> None:
     manifest, _, spec = of_app(into)
     assert b"PGP" not in manifest.read_bytes()
     assert parse_metadata(spec.read_bytes(), "").hash in spec_name(manifest)
+
+
+def test_an_image_of_another_spec(fetch: Fetch, into: Path) -> None:
+    """It spoils nothing that was fetched before, not even of the spec that it pretends to be."""
+    with fake_registry() as registry:
+        repository = registry.repository("org/tiny")
+        fill(repository)
+        fetch(registry.mirror("org/tiny"))
+        fresh = tree(into)
+        app, tool = (
+            next(tag for tag in repository.tags if tag.startswith(name))
+            for name in ("tiny-app", "tiny-tool")
+        )
+        repository.tags[app] = repository.tags[tool]
+        said = fetch(registry.mirror("org/tiny"), code=6)
+    assert "1 binary is refused:\n  tiny-app@1.1/" in said
+    assert "it is the binary of another spec, tiny-tool@1.1/" in said
+    assert {name: data for name, data in tree(into).items() if ".stackyard/" not in name} == fresh
 
 
 def spec_name(manifest: Path) -> str:
@@ -583,28 +710,55 @@ def test_a_folder_that_we_may_not_write(fetch: Fetch, mirror: Path, into: Path) 
     assert list(into.iterdir()) == []
 
 
+@pytest.mark.parametrize("to", ["/sys/kernel", "/sys/stackyard/mirror"])
+def test_a_file_system_that_nobody_may_write(fetch: Fetch, mirror: Path, to: str) -> None:
+    assert "we may not write it" in fetch(mirror, "--unsigned", to=to, code=6)
+
+
 @pytest.mark.parametrize("link", ["v3", "blobs", "blobs/sha256", "build_cache", ".stackyard"])
 def test_links_that_lead_outside(
     fetch: Fetch, mirror: Path, into: Path, tmp_path: Path, link: str
 ) -> None:
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o711)
+    (outside / "fetch.lock").write_bytes(b"mine")
     (into / link).parent.mkdir(parents=True)
     (into / link).symlink_to(outside)
     assert "symbolic link" in fetch(mirror, "--unsigned", code=6)
-    assert list(outside.iterdir()) == []
+    assert tree(outside) == {"fetch.lock": b"mine"}
     assert stat.S_IMODE(outside.stat().st_mode) == 0o711
 
 
-def test_a_link_in_place_of_a_blob(fetch: Fetch, mirror: Path, into: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_link_in_place_of_a_file(
+    fetch: Fetch, mirror: Path, into: Path, tmp_path: Path, number: int
+) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"mine")
     fetch(mirror, "--unsigned")
-    _, blob, _ = of_app(into)
-    blob.unlink()
-    blob.symlink_to(outside)
+    file = of_app(into)[number]
+    file.unlink()
+    file.symlink_to(outside)
     assert "symbolic link" in fetch(mirror, "--unsigned", code=6)
     assert outside.read_bytes() == b"mine"
+
+
+def test_a_link_in_place_of_what_is_unfinished(
+    fetch: Fetch, mirror: Path, into: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    manifest, _, spec = of_app(mirror)
+    dag_hash = spec_name(manifest).rpartition("-")[2]
+    for name in (f"{dag_hash}.manifest.part", f"{spec.name}.part", "fetch.lock"):
+        for target in (outside, tmp_path / "nothing"):
+            (into / ".stackyard").mkdir(parents=True)
+            (into / ".stackyard" / name).symlink_to(target)
+            said = fetch(mirror, "--unsigned", code=6)
+            assert "it cannot be written: Too many levels of symbolic links" in said
+            shutil.rmtree(into)
+    assert outside.read_bytes() == b"mine"
+    assert not (tmp_path / "nothing").exists()
 
 
 COMMAND = [sys.executable, "-c", "from stackyard.main import main; main()"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from stackyard.edges.stores.folder import FileStore, locked_folder
+from stackyard.edges.stores.folder import FileStore
 from stackyard.errors import ConflictError, CorruptError, DeniedError, NotFoundError, StoreError
 
 needs_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -178,7 +180,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a file stands where a folder"):
         store.write("a/b", b"1")
     store.write("c/d", b"1")
-    with pytest.raises(StoreError, match="a file stands where a folder"):
+    with pytest.raises(StoreError, match="a folder stands where a file"):
         store.write("c", b"1")
     assert (tmp_path / "file").read_bytes() == b"mine"
     assert tree(store.root) == {"a": b"1", "c/d": b"1"}
@@ -213,24 +215,88 @@ def test_a_full_disk(store: FileStore) -> None:
     assert tree(store.root) == {"a": b"before"}
 
 
-def test_the_lock_of_a_folder_waits_and_says_so(tmp_path: Path) -> None:
-    order = []
-    held = threading.Event()
+def test_the_lock_of_a_folder_is_waited_for(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.root.mkdir(parents=True)
+    order: list[str] = []
+    asked = threading.Event()
+    number = os.open(store.root, os.O_RDONLY)
+    real = fcntl.flock
+    real(number, fcntl.LOCK_EX)
 
-    def hold() -> None:
-        with locked_folder(tmp_path):
-            held.set()
-            time.sleep(0.05)
-            order.append("first")
+    def flock(file: int, operation: int) -> None:
+        asked.set()
+        real(file, operation)
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-    with locked_folder(tmp_path, lambda: order.append("waiting")):
+    def create() -> None:
+        store.create("a", b"1")
         order.append("second")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    thread = threading.Thread(target=create)
+    thread.start()
+    asked.wait()
+    order.append("first")
+    os.close(number)
     thread.join()
-    assert order == ["waiting", "first", "second"]
-    assert list(tmp_path.iterdir()) == []
+    store.close()
+    assert order == ["first", "second"]
+    assert tree(store.root) == {"a": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "files", "atomic"),
+    [
+        (None, None, True),
+        (errno.EBADF, None, True),
+        (errno.EBADF, errno.ENOLCK, False),
+        (errno.ENOSYS, errno.ENOSYS, False),
+    ],
+    ids=["disk", "NFS", "NFS without its locks", "Lustre without locks"],
+)
+def test_file_systems_with_and_without_locks(
+    store: FileStore,
+    monkeypatch: pytest.MonkeyPatch,
+    folders: int | None,
+    files: int | None,
+    *,
+    atomic: bool,
+) -> None:
+    real = fcntl.flock
+
+    def flock(file: int, operation: int) -> None:
+        failure = folders if stat.S_ISDIR(os.fstat(file).st_mode) else files
+        if failure:
+            raise OSError(failure, os.strerror(failure))
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert store.atomic  # as long as the folder is not there nobody knows better
+    store.root.mkdir(parents=True)
+    assert store.atomic is atomic
+    version = store.create("a", b"1")
+    with pytest.raises(ConflictError):
+        store.create("a", b"2")
+    store.replace("a", b"2", version)
+    with pytest.raises(ConflictError):
+        store.replace("a", b"3", version)
+    assert [found.key for found in store.list()] == ["a"]
+
+
+def test_a_lock_that_cannot_be_had_is_told(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server that locks files alone, and a folder where we may make none."""
+
+    def flock(file: int, operation: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    store.write("a", b"1")
+    (store.root / ".stackyard.lock").mkdir()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError, match="a folder stands where"):
+        store.create("b", b"1")
 
 
 def test_streams_break_off_for_what_is_not_there(store: FileStore) -> None:

@@ -213,6 +213,33 @@ def test_gpg_that_does_nothing_is_no_verdict(
             keyring.verify([("", messages["good"])])
 
 
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ('"$GPG" "$@" | sed "/FILE_DONE/d"', "GnuPG stopped while it looked at it"),
+        ('"$GPG" "$@"; rm -f 0', "GnuPG stopped while it looked at it"),
+        ('"$GPG" "$@"; echo else > 0', "the signature covers another text than it seems to"),
+    ],
+)
+def test_gpg_that_says_good_of_something_else(
+    messages: dict[str, bytes],
+    trusted: list[tuple[str, bytes]],
+    tmp_path: Path,
+    program: str,
+    problem: str,
+) -> None:
+    """Whatever a later GnuPG may do: what counts is the text that it wrote, to the end."""
+    script = tmp_path / "gpg"
+    with open_keyring(trusted) as keyring:
+        real = keyring._home.program
+        script.write_text(f"#!/bin/sh\nGPG={real.path}\n{program}\n")
+        script.chmod(0o755)
+        keyring._home.program = real._replace(path=str(script))
+        (verdict,) = keyring.verify([("", messages["good"])])
+        keyring._home.program = real
+    assert (verdict.text, verdict.problem) == (None, problem)
+
+
 def test_reads_what_spack_signed() -> None:
     """All signed manifests of layouts 2 and 3, by the key as Spack published it."""
     v3 = sorted((MIRRORS / "v3-signed" / "v3" / "manifests" / "spec").glob("*/*.json"))

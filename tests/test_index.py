@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.indexing import true_hash
-from stackyard.binary import Metadata, dump_spec_blob, gunzip
+from stackyard.binary import Metadata, dump_spec_blob, gunzip, parse_metadata
 from stackyard.errors import CorruptError, StoreError
 from stackyard.index import (
     EMPTY,
@@ -29,7 +29,7 @@ from stackyard.index import (
     parse_state,
     scan,
 )
-from stackyard.nodes import first_node, make_node, other_nodes
+from stackyard.nodes import first_node, is_whole, make_node, other_nodes
 
 DIAMOND = mirrors.specs(
     {"glibc": (), "gcc": ("glibc",), "zlib": ("gcc", "glibc"), "png": ("zlib", "gcc"),
@@ -180,6 +180,30 @@ class TestNodes:
         with pytest.raises(CorruptError):
             first_node(blob, "blob")
 
+    def test_whole(self) -> None:
+        known: set[int] = set()
+        for name in ("zlib", "png", "app", "zlib"):
+            assert is_whole(self.blob(*mirrors.closure(DIAMOND, name)), known)
+        assert len(known) == 6  # each node once, whatever its place
+        assert not is_whole(b"{}", known)
+        assert not is_whole(json.dumps(json.loads(self.blob(DIAMOND["app"]))).encode(), known)
+
+    @given(data=st.data())
+    def test_what_is_whole_can_be_parsed(self, data: st.DataObject) -> None:
+        """Whatever of it was seen before, and however pieces of sound ones are put together."""
+        sound = [self.blob(*mirrors.closure(DIAMOND, name)) for name in ("zlib", "png", "app")]
+        known: set[int] = set()
+        for blob in sound:
+            assert is_whole(blob, known)
+        cuts = st.integers(0, len(sound[2]))
+        start, end = sorted((data.draw(cuts), data.draw(cuts)))
+        other = data.draw(st.sampled_from(sound))
+        first, last = sorted((data.draw(cuts), data.draw(cuts)))
+        middle = data.draw(st.sampled_from([b"", b"}", b'"},{"name":', other[first:last]]))
+        blob = sound[2][:start] + middle + sound[2][end:]
+        if is_whole(blob, known):
+            assert parse_metadata(blob, "blob").nodes
+
     def test_others(self) -> None:
         blob = self.blob(*mirrors.closure(DIAMOND, "app"))
         zlib, gcc, png = (DIAMOND[name]["hash"] for name in ("zlib", "gcc", "png"))
@@ -317,6 +341,7 @@ class TestState:
             ("version", 2),
             ("version", None),
             ("serial", "x"),
+            ("serial", float("inf")),
             ("records", [["a" * 32, 0, "", ""]]),
             ("records", [["a" * 32, 1.5, "", ""]]),
             ("records", [["a" * 32, True, "", ""]]),
@@ -329,6 +354,7 @@ class TestState:
             ("records", 7),
             ("superseded", [["../../x", 1]]),
             ("superseded", ["x"]),
+            ("superseded", [["a" * 64, float("inf")]]),
         ],
     )
     def test_refused(self, key: str, value: Any) -> None:

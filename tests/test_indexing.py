@@ -31,7 +31,14 @@ from stackyard.edges.stores.counted import Counted
 from stackyard.edges.stores.folder import FileStore
 from stackyard.edges.stores.store import MANIFEST_BYTES, Listed
 from stackyard.errors import ConflictError, CorruptError, StoreError, UnreachableError
-from stackyard.mirror import INDEX_MANIFEST, KEY_INDEX, LAYOUT_MARKER, key_manifest_key
+from stackyard.index import STATE_TYPE
+from stackyard.mirror import (
+    INDEX_MANIFEST,
+    INDEX_TYPE,
+    KEY_INDEX,
+    LAYOUT_MARKER,
+    key_manifest_key,
+)
 
 NODES = mirrors.specs(
     {"glibc": (), "gcc": ("glibc",), "zlib": ("gcc", "glibc"), "png": ("zlib", "gcc"),
@@ -295,6 +302,11 @@ class TestAdd:
             add_to_index(FileStore(folder), wrong)
         assert tree(folder) == before
 
+    def test_remove_makes_no_index(self, folder: Path) -> None:
+        before = tree(folder)
+        assert not remove_from_index(FileStore(folder), ["a" * 32], anyhow=True).written
+        assert tree(folder) == before
+
     def test_remove(self, folder: Path) -> None:
         update(folder)
         report = remove_from_index(FileStore(folder), [NODES["zlib"]["hash"], "a" * 32])
@@ -314,21 +326,24 @@ def spack_index(folder: Path, *names: str) -> None:
     publish(folder, data)
 
 
-def publish(folder: Path, data: bytes) -> None:
-    checksum = hashlib.sha256(data).hexdigest()
-    record = {
-        "contentLength": len(data),
-        "mediaType": "application/vnd.spack.db.v8+json",
-        "compression": "none",
-        "checksumAlgorithm": "sha256",
-        "checksum": checksum,
-    }
-    for path, content in (
-        (_blob(folder, checksum), data),
-        (folder / INDEX_MANIFEST, json.dumps({"version": 3, "data": [record]}).encode()),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def publish(folder: Path, *blobs: bytes) -> None:
+    """An index, and perhaps a state."""
+    records = []
+    for data, media_type in zip(blobs, (INDEX_TYPE, STATE_TYPE), strict=False):
+        checksum = hashlib.sha256(data).hexdigest()
+        _blob(folder, checksum).parent.mkdir(parents=True, exist_ok=True)
+        _blob(folder, checksum).write_bytes(data)
+        records.append(
+            {
+                "contentLength": len(data),
+                "mediaType": media_type,
+                "compression": "none",
+                "checksumAlgorithm": "sha256",
+                "checksum": checksum,
+            }
+        )
+    (folder / INDEX_MANIFEST).parent.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX_MANIFEST).write_text(json.dumps({"version": 3, "data": records}))
 
 
 def spec_blob(folder: Path, name: str) -> Path:
@@ -480,6 +495,33 @@ def test_a_dependency_behind_another_proves_corrupt(tmp_path: Path) -> None:
     assert said == []
 
 
+@pytest.mark.parametrize("then", ["gone", "corrupt", "there"])
+def test_what_becomes_of_one_that_is_read_twice(tmp_path: Path, then: str) -> None:
+    """Its dependency proves corrupt, so it is asked for that node; by then it may be another."""
+    nodes = mirrors.specs({"second": (), "first": ("second",), "last": ()})
+    mirrors.push(tmp_path, nodes, "first", "second", "last")
+    (tmp_path / mirrors.manifest_key(nodes["second"])).write_bytes(b"{}")
+    first = mirrors.manifest_key(nodes["first"])
+
+    class Moving(FileStore):
+        reads = 0
+
+        def read(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> bytes:
+            if key == first:
+                self.reads += 1
+                assert self.reads < 5, "it is asked for again and again"
+                if self.reads == 2 and then == "gone":
+                    (tmp_path / key).unlink()
+                if self.reads == 2 and then == "corrupt":
+                    (tmp_path / key).write_bytes(b"{}")
+            return super().read(key, max_bytes=max_bytes)
+
+    report = update_index(Moving(tmp_path), now=lambda: LATER)
+    assert (first in report.problems) == (then == "corrupt")
+    names = ["last", "first"] if then == "there" else ["last"]
+    assert mirrors.published(tmp_path) == mirrors.oracle(nodes, names)
+
+
 def test_a_place_that_fails_is_not_corrupt(folder: Path) -> None:
     class Failing(FileStore):
         def read(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> bytes:
@@ -491,6 +533,28 @@ def test_a_place_that_fails_is_not_corrupt(folder: Path) -> None:
     with pytest.raises(UnreachableError, match="on fire"):
         update_index(Failing(folder))
     assert tree(folder) == before
+
+
+@pytest.mark.parametrize("few", [0, 100], ids=["listed", "asked"])
+def test_what_a_listing_lacks_is_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """Nothing leaves the index that is there, however bad the place is at telling."""
+    monkeypatch.setattr("stackyard.edges.mirrors.indexing._FEW", few)
+
+    class Forgetful(FileStore):
+        left = 1
+
+        def list(self, prefix: str = "") -> Iterator[Listed]:
+            forget, self.left = self.left, 0
+            return (one for one in super().list(prefix) if not forget or one.key != key("zlib"))
+
+    update(folder)
+    (folder / key("tool")).unlink()
+    assert check_index(Forgetful(folder)).gone == (key("tool"),)
+    report = update_index(Forgetful(folder), now=lambda: LATER)
+    assert report.gone == (key("tool"),)
+    assert mirrors.published(folder) == mirrors.oracle(NODES, ["app", "zlib"])
 
 
 def test_what_vanishes_while_it_is_read(folder: Path) -> None:
@@ -602,6 +666,36 @@ class TestDamagedIndex:
         (folder / key("tool")).unlink()
         assert update(folder).named == 3
         assert mirrors.published(folder) == mirrors.oracle(NODES, ["app", "zlib", "other"])
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (b'"hash":', b'"hush":'),
+            (b'"dependencies":[', b'"dependencies":3,"x":['),
+            (b'"dependencies":[', b'"dependencies":[3,'),
+            (b'"dependencies":[{', b'"dependencies":[{"hash":3},{'),
+            (b'"dependencies":[{', b'"dependencies":[{"hash":[]},{'),
+            (b'"dependencies":[{', b'"dependencies":[{"hash":"zlib"},{'),
+            (b'{"name":', b'[["name",'),
+            (b'{"name":', b'{"name" '),
+        ],
+    )
+    def test_record_that_is_none(self, folder: Path, old: bytes, new: bytes) -> None:
+        """Checksums and lengths are right, and still nobody could have written it."""
+        text, said = mirrors.published(folder), state(folder)
+        opening = b'"%b":{"spec":' % NODES["app"]["hash"].encode()
+        start = text.index(opening)
+        row = next(one for one in said["records"] if one[0] == NODES["app"]["hash"])
+        record = text[start : start + row[1]]
+        forged = record.replace(old, new, 1)
+        assert forged != record
+        row[1] = len(forged)
+        data = text.replace(record, forged)
+        said["index"] = hashlib.sha256(data).hexdigest()
+        publish(folder, data, json.dumps(said).encode())
+        (folder / key("app")).unlink()
+        assert update(folder).named == 2
+        assert mirrors.published(folder) == mirrors.oracle(NODES, ["zlib", "tool"])
 
     @pytest.mark.parametrize("work", ["add", "remove"])
     def test_healed_by_others(self, folder: Path, work: str) -> None:
@@ -719,6 +813,29 @@ class TestOtherWriters:
         meddled(folder, drop, progress=said.append)
         assert mirrors.published(folder) == mirrors.oracle(NODES, ["tool", "tiff"])
         assert said == []  # and nothing had to be made anew for it
+
+    @pytest.mark.parametrize("full", [False, True])
+    @pytest.mark.parametrize("told", [False, True])
+    @pytest.mark.parametrize("few", [0, 100], ids=["listed", "asked"])
+    def test_one_prunes_what_the_other_has_read(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, few: int, *, full: bool, told: bool
+    ) -> None:
+        """Whether it was named or not: whoever removes it publishes, so that the other looks again."""
+        monkeypatch.setattr("stackyard.edges.mirrors.indexing._FEW", few)
+        update(folder)
+        if told:
+            add(folder, "png", "other")
+        mirrors.push(folder, NODES, "tiff", "png", "other")
+
+        def prune() -> None:
+            (folder / key("png")).unlink()
+            remove_from_index(FileStore(folder), [NODES["png"]["hash"]], anyhow=True)
+
+        report = meddled(folder, prune, full=full)
+        everything = ["app", "zlib", "tool", "tiff", "other"]
+        assert mirrors.published(folder) == mirrors.oracle(NODES, everything)
+        assert key("png") not in report.added
+        assert not update(folder).stale
 
     def test_the_index_is_removed_meanwhile(self, folder: Path) -> None:
         update(folder)
@@ -839,7 +956,7 @@ class TestCheck:
 
         class Asked(FileStore):
             @property
-            def atomic(self) -> bool:  # type: ignore[override]
+            def atomic(self) -> bool:
                 message = "a look needs no such knowledge"
                 raise AssertionError(message)
 
@@ -1029,6 +1146,7 @@ class TestTask:
         document = json.loads(answer.out)
         assert (document["named"], len(document["added"]), document["written"]) == (3, 3, True)
         assert document["requests"] > 6
+        assert document["url"] == f"file://{folder}"
 
     def test_check(self, folder: Path, stackyard: Stackyard) -> None:
         update(folder)

@@ -246,7 +246,9 @@ def test_missing_folder_stops_the_run(tmp_path: Path) -> None:
         with pytest.raises(UnreachableError, match="mirror m: the folder does not exist") as caught:
             take(Place("m", str(tmp_path / "no")), wanted=[fake(1)], index_only=index_only)
         assert caught.value.code == 6
-        assert "--no-prune" in caught.value.hint
+        assert caught.value.hint == (
+            "create the folder, or fix the mirror's URL; or plan without mirrors: --no-prune"
+        )
 
 
 def blob_of(folder: Path) -> Path:
@@ -480,13 +482,13 @@ def test_unknown_compilers_are_told_of() -> None:
 def test_ctrl_c_does_not_wait_for_silent_servers(server: MirrorServer) -> None:
     (server.root / "v3").mkdir()
     (server.root / LAYOUT_MARKER).write_text("{}")
-    blocked = threading.Event()
+    blocked, answered = threading.Event(), threading.Event()
     original = server.reply
 
     def silent(path: str, span: str | None) -> Reply:
         if "/spec/" in path:
             blocked.set()
-            time.sleep(3)
+            answered.wait(60)
         return original(path, span)
 
     server.reply = silent  # type: ignore[method-assign]
@@ -500,11 +502,12 @@ def test_ctrl_c_does_not_wait_for_silent_servers(server: MirrorServer) -> None:
         env={**os.environ, "PYTHONPATH": paths},
         stderr=subprocess.PIPE,
     )
-    assert blocked.wait(10)
-    start = time.perf_counter()
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
-    assert time.perf_counter() - start < 1.5
+    try:
+        assert blocked.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=50)
+    finally:
+        answered.set()
     assert b"KeyboardInterrupt" in stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 import stat
 from collections.abc import Iterator
@@ -193,6 +194,8 @@ def test_publishes_what_can_sign_and_what_was_revoked(
     listed = stackyard("keys.trust", "--url", str(target)).out.splitlines()
     assert sorted(line[:40] for line in listed) == sorted([good, gone])
     assert next(line for line in listed if line.startswith(gone)).endswith(", revoked")
+    said = stackyard("keys.trust", "--url", str(target), "--fingerprint", gone).err
+    assert f"nothing that it signed is taken: {gone} Gone, revoked: stacks/demo/keys/" in said
 
 
 def test_where_nothing_can_be_published(
@@ -304,6 +307,16 @@ def test_shows_keys_that_no_list_names(stackyard: Stackyard, tmp_path: Path) -> 
     shown = stackyard("keys.trust", "--url", str(folder)).out
     assert shown.endswith(", not in the list of keys: Spack does not find it\n")
     (folder / KEY_MANIFESTS / "evil\\name.key.manifest.json").write_bytes(b"{}")
+    assert stackyard("keys.trust", "--url", str(folder)).out == shown
+
+
+def test_passes_over_names_that_lead_elsewhere(stackyard: Stackyard, tmp_path: Path) -> None:
+    folder = mirror("v2-signed", tmp_path)
+    index = folder / "build_cache" / "_pgp" / "index.json"
+    shown = stackyard("keys.trust", "--url", str(folder)).out
+    assert SPACK_KEY in shown
+    names = (SPACK_KEY, "../../x", "/etc/passwd", "a\0b", "A" * 39)
+    index.write_text(json.dumps({"keys": {name: {} for name in names}}))
     assert stackyard("keys.trust", "--url", str(folder)).out == shown
 
 

@@ -101,6 +101,13 @@ def test_match(stackyard: Stackyard, patterns: tuple[str, ...], expected: list[s
     assert names(listed(stackyard, MIRRORS / "v3-unsigned", *flags)) == expected
 
 
+def test_how_many(stackyard: Stackyard) -> None:
+    flags = ("mirror.list", "--url", str(MIRRORS / "v3-unsigned"))
+    assert stackyard(*flags).err.startswith("7 binaries: file://")
+    assert stackyard(*flags, "--match", "tiny-app").err.startswith("1 binary matches: file://")
+    assert stackyard(*flags, "--match", "tiny-data").err.startswith("2 binaries match: file://")
+
+
 @pytest.mark.parametrize("pattern", ["", " ", "tiny-lib@", "a b"])
 def test_bad_spec_is_refused_by_its_argument(stackyard: Stackyard, pattern: str) -> None:
     url = str(MIRRORS / "v3-unsigned")
@@ -149,6 +156,19 @@ def test_what_cannot_be_read_is_told_after_the_rest(stackyard: Stackyard, tmp_pa
     assert len(answer.out.splitlines()) == 7
     assert "1 binaries cannot be read" in answer.err
     assert manifests[0].name in answer.err
+
+
+def test_binary_of_another_spec_is_told_after_the_rest(
+    stackyard: Stackyard, tmp_path: Path
+) -> None:
+    """A manifest whose name says another hash than the spec that it names."""
+    folder = copied("v3-unsigned", tmp_path)
+    manifest = next(folder.glob("v3/manifests/spec/*/*"))
+    other = manifest.with_name(f"x-1-{'a' * 32}.spec.manifest.json")
+    other.write_bytes(manifest.read_bytes())
+    answer = stackyard("mirror.list", "--url", str(folder), "--sizes", code=6)
+    assert "a" * 7 not in answer.out
+    assert f"{other.name}: it is the binary of another spec" in answer.err
 
 
 @pytest.mark.parametrize("make", [True, False], ids=["empty", "not there"])

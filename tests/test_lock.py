@@ -9,7 +9,7 @@ from tests_data import DATA, REAL_LOCKS, STACKS
 
 from stackyard.errors import LockError
 from stackyard.hashes import Verdict, verify_hashes
-from stackyard.lock import Lock, parse_lock
+from stackyard.lock import Lock, parse_lock, parse_node
 
 
 def test_reads_the_tutorial(tutorial_lock: Lock) -> None:
@@ -182,6 +182,27 @@ def test_refuses(case: str) -> None:
         parse_lock(data, "stacks/x/spack.lock")
     assert caught.value.where.startswith("stacks/x/spack.lock")
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"hash": "a" * 32},
+        {"name": 1, "hash": "a" * 32},
+        {"name": "b"},
+        {"name": "b", "hash": 1},
+        {"name": "b", "hash": "../a"},
+        {"name": "b", "hash": "a" * 32, "parameters": None},
+        {"name": "b", "hash": "a" * 32, "parameters": {"deptypes": ["link"]}},
+        {"name": "b", "hash": "a" * 32, "parameters": {"deptypes": [[]], "virtuals": []}},
+        {"name": "b", "hash": "a" * 32, "type": 1},
+    ],
+    ids=str,
+)
+def test_a_node_alone_has_whole_edges(edge: dict[str, Any]) -> None:
+    """Nobody has compared an index with anything when its nodes are looked at."""
+    with pytest.raises(LockError):
+        parse_node({**node("app"), "dependencies": [edge]}, 5)
 
 
 def test_names_a_cycle() -> None:

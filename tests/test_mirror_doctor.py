@@ -21,6 +21,7 @@ from mirror_server import mirror_server
 from registry_data import fill
 from services import S3Server
 from serving import QuietHandler, serving
+from signing import Signer, needs_gpg
 
 from stackyard.diagnosis import (
     Finding,
@@ -86,6 +87,7 @@ def test_sound_mirror(stackyard: Stackyard, tmp_path: Path) -> None:
         "signatures in layout 3",
         "keys",
         "trust",
+        "signers",
         "padding in layout 3",
         "write",
         "clock",
@@ -94,6 +96,9 @@ def test_sound_mirror(stackyard: Stackyard, tmp_path: Path) -> None:
     ]
     assert files(folder) == before
     assert "Example Builds" in findings["trust"]["text"]
+    assert findings["signers"]["text"].startswith(
+        "all 7 signatures looked at are by Example Builds"
+    )
 
 
 def test_in_words(stackyard: Stackyard) -> None:
@@ -111,6 +116,15 @@ def test_read_only_writes_nothing(stackyard: Stackyard, tmp_path: Path) -> None:
     status = [path.stat().st_mtime_ns for path in (folder, *sorted(folder.rglob("*")))]
     found(stackyard, folder, "--read-only")
     assert [path.stat().st_mtime_ns for path in (folder, *sorted(folder.rglob("*")))] == status
+
+
+def test_manifest_that_is_none(stackyard: Stackyard, tmp_path: Path) -> None:
+    folder = copied("v3-unsigned", tmp_path)
+    next(folder.rglob("tiny-app*.spec.manifest.json")).write_text("junk")
+    findings = found(stackyard, folder, code=6)
+    assert states(findings, "problem") == {"read"}
+    assert "stackyard mirror.verify" in findings["read"]["hint"]
+    assert findings["delete"]["state"] == "ok"
 
 
 def drop_index(folder: Path) -> None:
@@ -279,6 +293,45 @@ def test_entry_of_a_stack_brings_credentials_and_its_word(
     findings = found(stackyard, "m", "--read-only", code=6)
     assert findings["signatures in layout 3"]["state"] == "problem"
     assert "signed: false" in findings["signatures in layout 3"]["hint"]
+
+
+def test_reading_is_told_of_without_the_variables_for_writing(
+    stackyard: Stackyard, project: Project, tmp_path: Path
+) -> None:
+    pair = {"id_variable": "MY_ID", "secret_variable": "MY_SECRET"}
+    url = f"file://{copied('v3-unsigned', tmp_path)}"
+    mirrors = {"m": {"url": url, "access_pair": pair, "signed": False}}
+    project.stack(document({"a": []}), mirrors=mirrors)
+    findings = found(stackyard, "m", code=6)
+    assert states(findings, "problem") == {"credentials"}
+    assert "the variable MY_ID is not set" in findings["credentials"]["text"]
+    assert findings["index of layout 3"]["state"] == "ok"
+    assert findings["write"]["state"] == "unknown"
+    assert states(found(stackyard, "m", "--read-only"), "problem") == set()
+
+
+@needs_gpg
+def test_signatures_that_our_keys_do_not_count(stackyard: Stackyard, tmp_path: Path) -> None:
+    folder = copied("v3-unsigned", tmp_path)
+    signer = Signer()
+    try:
+        signer.key("Mine")
+        signer.key("Other")
+        for path in folder.rglob("*.spec.manifest.json"):
+            path.write_bytes(signer.sign("Mine", path.read_bytes(), "--digest-algo", "SHA512"))
+        keys = tmp_path / "keys.asc"
+        keys.write_bytes(signer.public("Mine"))
+        findings = found(stackyard, folder, "--read-only", "--keys", str(keys))
+        assert findings["signers"]["text"] == "all 7 signatures looked at are by Mine"
+        keys.write_bytes(signer.public("Other"))
+        findings = found(stackyard, folder, "--read-only", "--keys", str(keys), code=6)
+        assert findings["signers"]["text"].startswith("7 of 7 signatures looked at do not count")
+        signer.revoke("Mine")
+        keys.write_bytes(signer.public("Mine"))
+        findings = found(stackyard, folder, "--read-only", "--keys", str(keys), code=6)
+        assert findings["signers"]["text"].endswith("was revoked")
+    finally:
+        signer.close()
 
 
 # --- writing ---

@@ -234,7 +234,7 @@ def test_writes_spacks_index() -> None:
     assert parse_image(index_manifest(b"{}", made, [more]), "x").layers == (index, more)
 
 
-def test_labels_and_environment() -> None:
+def test_labels() -> None:
     _, image, config = image_of(TAGS[0])
     layer = last_layer(image, config, "x")
     made = json.loads(
@@ -242,11 +242,10 @@ def test_labels_and_environment() -> None:
             parse_metadata(config, "x"),
             [layer],
             timestamp="2026-01-01T00:00:00+00:00",
-            environment={"HOME": "/root"},
             labels={"a": "b"},
         )
     )
-    assert made["config"] == {"Env": ["PATH=/bin:/usr/bin", "HOME=/root"], "Labels": {"a": "b"}}
+    assert made["config"] == {"Env": ["PATH=/bin:/usr/bin"], "Labels": {"a": "b"}}
     assert made["archive_timestamp"] == "2026-01-01T00:00:00+00:00"
 
 

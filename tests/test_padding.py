@@ -116,6 +116,12 @@ def test_what_does_not_tell_gives_none(data: bytes) -> None:
     assert install_root(data, HASH) is None
 
 
+def test_a_forged_hash_that_looks_like_padding() -> None:
+    """The folder of the package is no padding, whatever it is named."""
+    forged = "placeholder".ljust(32, "a")
+    assert install_root(packed(f"/opt/{PLACEHOLDER}"), forged) == Root("/opt", padded=False)
+
+
 def test_damaged_heads_never_raise() -> None:
     random = Random(7)  # noqa: S311 - no secret
     text = bytearray(zlib.decompress(packed(f"{padded('/o', 80)}/{PACKAGE}"), wbits=31)[:6000])

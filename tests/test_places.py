@@ -49,6 +49,32 @@ def test_a_mirror_by_name_and_by_url(demo: Project, monkeypatch: pytest.MonkeyPa
     assert (other.name, other.url, other.signed) == ("", "s3://elsewhere", None)
 
 
+def test_the_place_that_is_pushed_to_can_be_read(
+    demo: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its URL alone: the name means the place to read from."""
+    place = named_place(open_project(), "s3://write/r/", flag="--url")
+    assert (place.url, place.signed) == ("s3://write/r", False)
+    assert (place.access.endpoint_url, place.access.secret) == ("http://e", "")
+    monkeypatch.setenv("MY_ID", "id-of-mine")
+    monkeypatch.setenv("MY_SECRET", "very-secret-word")
+    place = named_place(open_project(), "s3://write/r", flag="--url")
+    assert (place.access.id, place.access.secret) == ("id-of-mine", "very-secret-word")
+    assert named_place(open_project(), "release", flag="--url").url == "https://read.example.com/r"
+
+
+def test_each_direction_has_its_own_credentials(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_ID", "id-of-mine")
+    monkeypatch.setenv("MY_SECRET", "very-secret-word")
+    url = "s3://both/r"
+    mirror = {"fetch": {"url": url}, "push": {"url": url, "access_pair": PAIR}}
+    project.stack(document({"app": []}), mirrors={"m": mirror})
+    assert named_place(open_project(), url, flag="--url").access.secret == ""
+    assert named_place(open_project(), url, flag="--to", push=True).access.secret
+
+
 def test_writing_wants_its_variables(demo: Project) -> None:
     with pytest.raises(ConfigError, match="the variable MY_ID is not set") as caught:
         named_place(open_project(), "release", flag="--to", push=True)

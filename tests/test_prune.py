@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from stackyard.binary import Metadata, dump_manifest, dump_spec_blob
 from stackyard.edges.mirrors.indexing import read_index, update_index
 from stackyard.edges.mirrors.pruning import carry_out, stock
 from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import MANIFEST_BYTES, Listed
+from stackyard.errors import CorruptError, StoreError, UnreachableError
 from stackyard.lock import parse_node
-from stackyard.mirror import INDEX_MANIFEST, SPEC_TYPE, TARBALL_TYPE, Record, blob_key
+from stackyard.mirror import INDEX_MANIFEST, INDEX_TYPE, SPEC_TYPE, TARBALL_TYPE, Record, blob_key
 from stackyard.prune import (
     Choice,
     Holding,
@@ -268,7 +270,7 @@ def test_totals() -> None:
     text = prune_text(PrunePlan((), (), young), policy())
     assert text.splitlines() == [
         "0 of 0 binaries go, 0 stay",
-        "1 blobs, 2.0 MB, are younger than 24 h and go next time",
+        "1 blobs, 2.0 MB, are younger than 24 h and stay for now",
     ]
     assert "registry" in prune_text(PrunePlan((), (), None), policy())
 
@@ -359,6 +361,26 @@ def test_pin_by_metadata_where_the_index_lacks_it(stackyard: Stackyard, mirror: 
     (mirror / INDEX_MANIFEST).unlink()
     plan = plan_of(stackyard, mirror, "--keep", "%lib")
     assert set(kept(plan)) == {"app", "lib", "base", "tool"}
+
+
+@pytest.mark.parametrize("part", ["name", "hash", "parameters"])
+def test_index_with_half_an_edge_is_not_believed(
+    stackyard: Stackyard, mirror: Path, part: str
+) -> None:
+    """Nobody signs the index: what the metadata say counts then."""
+    document = json.loads(mirrors.published(mirror))
+    app = document["database"]["installs"][NODES["app"]["hash"]]
+    app["spec"]["dependencies"][0][part] = None
+    record = Record(
+        media_type=INDEX_TYPE,
+        size_bytes=len(data := json.dumps(document).encode()),
+        compression="none",
+        checksum=hashlib.sha256(data).hexdigest(),
+    )
+    with closing(FileStore(mirror)) as store:
+        store.write(blob_key(record), data)
+        store.write(INDEX_MANIFEST, dump_manifest([record]))
+    assert set(kept(plan_of(stackyard, mirror, "--keep", "app"))) == {"app", "lib", "base", "tool"}
 
 
 def test_pin_that_holds_for_nothing_is_told(stackyard: Stackyard, mirror: Path) -> None:
@@ -692,6 +714,116 @@ def test_blob_that_is_named_meanwhile_stays(mirror: Path) -> None:
     assert blob_at(mirror, hashlib.sha256(packed("other")).hexdigest()).exists()
     manifest = json.loads((mirror / added[0]).read_bytes())
     assert all(blob_at(mirror, record["checksum"]).exists() for record in manifest["data"])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_blob_that_is_named_while_it_is_deleted_is_told(mirror: Path, *, again: bool) -> None:
+    """A push saw it there, and named it; unless the push looks again itself and brings it back."""
+    blob = blob_at(mirror, hashlib.sha256(packed("other")).hexdigest())
+    pushed: list[str] = []
+
+    def push(key: str) -> None:
+        if key.endswith(blob.name):
+            with closing(FileStore(mirror)) as other:
+                pushed.append(put(other, mirrors.specs({"fresh": []}), "fresh", packed("other")))
+
+    class Pushed(Meddled):
+        def list(self, prefix: str = "") -> Iterator[Listed]:
+            if pushed and again:
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                blob.write_bytes(packed("other"))
+            return super().list(prefix)
+
+    with closing(Pushed(mirror, push)) as store:
+        if again:
+            pruned(store, "app", "lib", "base", "tool")
+        else:
+            with pytest.raises(CorruptError, match=f"1 blobs while .* blobs/.*/{blob.name}"):
+                pruned(store, "app", "lib", "base", "tool")
+    assert blob.exists() == again
+
+
+def test_listing_with_gaps_is_not_believed(mirror: Path) -> None:
+    """The blobs of what it leaves out would belong to nobody."""
+
+    class Forgetful(FileStore):
+        def list(self, prefix: str = "") -> Iterator[Listed]:
+            return (one for one in super().list(prefix) if "/spec/lib/" not in one.key)
+
+    before = tree(mirror)
+    with (
+        closing(Forgetful(mirror)) as store,
+        pytest.raises(StoreError, match=r"lacks .*/spec/lib/"),
+    ):
+        pruned(store, "app", "lib", "base", "tool")
+    assert tree(mirror) == before
+    (path,) = mirror.glob("v3/manifests/spec/lib/*")
+    path.unlink()  # it is named, and it is really gone
+    with closing(Forgetful(mirror)) as store:
+        pruned(store, "app", "base", "tool")
+    assert {path.parent.name for path in mirror.glob("v3/manifests/spec/*/*")} == {
+        "app",
+        "base",
+        "tool",
+    }
+
+
+def test_metadata_that_nobody_could_get_are_no_answer(mirror: Path) -> None:
+    """What a young binary needs to run is not known then, so nothing may go."""
+
+    class Failing(FileStore):
+        def read(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> bytes:
+            if key.startswith("blobs/"):
+                raise UnreachableError("the disk is on fire", where=key)
+            return super().read(key, max_bytes=max_bytes)
+
+    (mirror / INDEX_MANIFEST).unlink()
+    with closing(Failing(mirror)) as store:
+        found = stock(store, 3, whole=True, bar=lambda *_: None)
+    assert len(found.problems) == len(NODES)
+
+
+def test_what_is_pushed_anew_since_the_plan_stays(mirror: Path) -> None:
+    found_index = mirrors.published(mirror)
+    with closing(FileStore(mirror)) as store:
+        found = stock(store, 3, whole=True, bar=lambda *_: None)
+        asked = Policy((Keeper("x", hashes("app", "lib", "base", "tool")),), (), 0, 0, time.time())
+        _, gone = decide(found.holdings, asked, {})
+        holdings = [choice.holding for choice in gone]
+        put(store, NODES, "other", packed("built anew"))
+        said: list[str] = []
+        carry_out(store, found, holdings, asked, told=said.append, bar=lambda *_: None)
+    assert names_on(mirror) == {"app", "lib", "base", "tool", "other"}
+    assert mirrors.published(mirror) != found_index
+    assert said == ["1 of them stay: somebody pushed them anew", "removed 1 manifests"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_index_that_is_about_to_be_published_does_not_bring_them_back(
+    mirror: Path, *, named: bool
+) -> None:
+    """Somebody has read the manifests before they go, and publishes after that."""
+
+    class Slow(FileStore):
+        def replace(self, key: str, data: bytes, version: str) -> str:
+            if not begun:
+                begun.append(key)
+                with closing(FileStore(mirror)) as other:
+                    pruned(
+                        other, "app", "lib", "base", "tool", *(() if named else ("old", "other"))
+                    )
+            return super().replace(key, data, version)
+
+    begun: list[str] = []
+    with closing(FileStore(mirror)) as store:
+        for name in ("fresh", "late"):
+            put(store, mirrors.specs({name: []}), name, packed(name))
+    with closing(Slow(mirror)) as store:
+        update_index(store)
+    assert begun
+    assert names_on(mirror) == {"app", "lib", "base", "tool"} | (
+        set() if named else {"old", "other"}
+    )
 
 
 def test_index_made_meanwhile_does_not_bring_them_back(mirror: Path) -> None:

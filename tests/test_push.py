@@ -262,6 +262,30 @@ def test_credentials_are_passed_by_name(
     assert "--unsigned" in call["words"]
 
 
+def test_spack_gets_the_login_that_we_have(
+    tiny: Project,
+    spack: FakeSpack,
+    stackyard: Stackyard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spack 1.1 knows of no login with docker."""
+    arguments = ("push", "--spack", str(spack.folder), "--to")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    spack.set(errors=["==> Error: me has a-word-to-keep"])
+    with fake_registry() as server:
+        server.users = {"me": "a-word-to-keep"}
+        auth = base64.b64encode(b"me:a-word-to-keep").decode()
+        config = {"auths": {server.host: {"auth": auth}}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        answer = stackyard(*arguments, server.mirror("team/one"), code=5)
+    (call,) = spack.calls("push")
+    entry = json.loads(call["scope"])["mirrors:"]["stackyard-target"]
+    assert entry["access_pair"] == {"id": "me", "secret_variable": "STACKYARD_TARGET_SECRET"}
+    assert call["env"]["STACKYARD_TARGET_SECRET"] == "a-word-to-keep"
+    assert "me has ***" in answer.err
+
+
 def test_a_secret_that_stands_in_the_file_goes_by_a_variable(
     tiny: Project, spack: FakeSpack, stackyard: Stackyard
 ) -> None:
@@ -300,8 +324,12 @@ def test_what_was_pushed_before_a_failure_counts(
     ("said", "hint"),
     [
         ("==> Error: No module named 'boto3'", "install boto3 into the Python that runs Spack"),
-        ("==> Error: No default key available for signing.", "set SPACK_SIGNING_KEY, or add"),
-        ("==> Error: Multiple keys available for signing", "set SPACK_SIGNING_KEY, or add"),
+        (
+            "==> Error: No module named 'google', google-cloud-storage python module is missing.",
+            "install google-cloud-storage into the Python that runs Spack",
+        ),
+        ("==> Error: No default key available for signing.", "set SPACK_SIGNING_KEY (keys.create"),
+        ("==> Error: Multiple keys available for signing", "set SPACK_SIGNING_KEY (keys.create"),
     ],
 )
 def test_what_to_do_about_it(

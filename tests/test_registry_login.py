@@ -94,6 +94,7 @@ def test_a_user_gets_a_token_for_each_purpose(key: str, server: FakeRegistry, op
     assert len(asked) == 3
     assert "scope=repository%3Aorg%2Ftiny%3Apush%2Cpull" in asked[0]
     assert all("service=fake" in query for query in asked)
+    assert set(server.tokens) <= set(Environment.snapshot().secrets())
 
 
 def test_basic(server: FakeRegistry, opened: Any) -> None:

@@ -11,6 +11,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import boto3
 import pytest
 from conftest import DATA, Project, Stackyard
 from faulty_proxy import Fault, faulty_proxy
@@ -25,6 +26,7 @@ from stackyard.edges.stores.store import ANONYMOUS, Access, ForbiddenError, open
 from stackyard.errors import (
     ConfigError,
     ConflictError,
+    CorruptError,
     DeniedError,
     NotFoundError,
     StoreError,
@@ -241,6 +243,36 @@ def test_profiles(  # noqa: PLR0917
     key = found.key()
     assert key
     assert (key.id, found.endpoint, found.region) == (id_, endpoint, region)
+
+
+@pytest.mark.parametrize(
+    ("env", "endpoint", "region"),
+    [
+        ({"AWS_PROFILE": "one"}, ("http://127.0.0.1:1", "/one"), "eu-north-1"),
+        ({"AWS_PROFILE": "one", "AWS_REGION": "r-1"}, ("http://127.0.0.1:1", "/one"), "r-1"),
+        ({"AWS_PROFILE": "one", "S3_ENDPOINT_URL": "a"}, ("https://a", ""), "eu-north-1"),
+        ({"AWS_PROFILE": "two"}, ("http://127.0.0.1:2", ""), ""),
+        ({}, ("", ""), ""),
+    ],
+)
+@pytest.mark.parametrize("access", [ANONYMOUS, GIVEN])
+def test_files_say_where_even_a_plain_key_is_for(  # noqa: PLR0917
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    access: Access,
+    env: Mapping[str, str],
+    endpoint: tuple[str, str],
+    region: str,
+) -> None:
+    """As for boto3: else a key of another service would be shown to Amazon."""
+    for name, value in {**PLAIN, **env}.items():
+        monkeypatch.setenv(name, value)
+    found = S3Store("s3://example", access).identity
+    assert found.key() == named_key(access, PLAIN)
+    assert (found.endpoint, found.region) == (endpoint, region)
+    if endpoint[0] and "S3_ENDPOINT_URL" not in env:  # which is Spack's
+        theirs = boto3.client("s3").meta
+        assert theirs.endpoint_url == "".join(endpoint)
 
 
 def test_a_profile_that_is_not_there(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -691,6 +723,56 @@ def test_what_is_no_listing(body: bytes) -> None:
         parse_page(body, "s3://b")
 
 
+def test_another_range_than_was_asked_for(service: Scripted) -> None:
+    service.replies = [Said(206, headers={"Content-Range": "bytes 0-3/9"}, body=b"abcd")]
+    store = service.store()
+    with pytest.raises(CorruptError, match="another range came: 'bytes 0-3/9'"):
+        store.read_range("a", 5, 4)
+    with pytest.raises(CorruptError, match="another range came"), store.stream("a", 5):
+        pass
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "end", ["", "<NextMarker>a</NextMarker>", "<NextContinuationToken></NextContinuationToken>"]
+)
+def test_a_listing_that_breaks_off_is_not_a_shorter_one(service: Scripted, end: str) -> None:
+    """Services that know only the first form of listings give no token."""
+    body = (
+        "<ListBucketResult><IsTruncated>true</IsTruncated>"
+        f"<Contents><Key>m/a</Key><Size>1</Size></Contents>{end}</ListBucketResult>"
+    )
+    service.replies = [Said(200, body=body.encode())]
+    store = service.store()
+    with pytest.raises(UnreachableError, match="knows no ListObjectsV2"):
+        list(store.list())
+    store.close()
+
+
+def test_a_listing_that_never_ends(service: Scripted) -> None:
+    pages = [
+        "<ListBucketResult><IsTruncated>true</IsTruncated>"
+        f"<NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
+        for token in ("one", "two", "one")
+    ]
+    service.replies = [Said(200, body=page.encode()) for page in pages]
+    store = service.store()
+    with pytest.raises(CorruptError, match="in a circle"):
+        list(store.list())
+    store.close()
+
+
+def test_bombs_of_entities_do_not_go_off() -> None:
+    entities = [b'<!ENTITY a0 "xxxxxxxxxx">']
+    entities += [b'<!ENTITY a%d "%s">' % (i, b"&a%d;" % (i - 1) * 10) for i in range(1, 10)]
+    for root, inner in ((b"Error", b"Code"), (b"ListBucketResult", b"IsTruncated")):
+        head = b"<!DOCTYPE %s [%s]>" % (root, b"".join(entities))
+        body = b"%s<%s><%s>&a9;</%s></%s>" % (head, root, inner, inner, root)
+        assert parse_fault(b"<!-- <Error -->" + body) == ("", "")
+        with pytest.raises(UnreachableError, match="not the listing"):
+            parse_page(body, "s3://b")
+
+
 def test_small_documents() -> None:
     assert parse_fault(b"<Error><Code>NoSuchKey</Code></Error>") == ("NoSuchKey", "")
     assert parse_fault(b"<Error><Code>a b\x1b[31m</Code></Error>") == ("", "")
@@ -770,8 +852,6 @@ def test_rclone_is_caught_copying_nothing(rclone: S3Server, in_small_parts: None
 def test_an_upload_that_fails_leaves_nothing(
     moto: S3Server, in_small_parts: None, tmp_path: Path
 ) -> None:
-    import boto3
-
     (tmp_path / "file").write_bytes(b"x" * 12 * 2**20)
     url = moto.bucket()
     with faulty_proxy(
@@ -811,6 +891,47 @@ def test_an_upload_survives_faults(real: S3Server, in_small_parts: None, tmp_pat
         assert store.read("large", max_bytes=2**24) == data
         assert [found.key for found in store.list()] == ["large"]
         store.close()
+
+
+@pytest.mark.parametrize("code", ["InternalError", "AccessDenied"])
+def test_a_copy_that_fails_with_status_200(service: Scripted, code: str) -> None:
+    """Amazon begins its answer before it has copied; a passing trouble is tried again."""
+    service.replies = [Said(200, body=b"size"), Said(200, code), Said(200)]
+    store = service.store()
+    if code == "InternalError":
+        store.copy_from(store, "a", "b")
+    else:
+        with pytest.raises(StoreError, match=code):
+            store.copy_from(store, "a", "b")
+    said = [method for method, *_ in service.asked]
+    assert said == (["HEAD", "PUT", "PUT"] if code == "InternalError" else ["HEAD", "PUT"])
+    store.close()
+
+
+@pytest.mark.parametrize("there", [6 * 2**20, 5])
+def test_an_upload_that_was_completed_unheard(
+    service: Scripted, in_small_parts: None, tmp_path: Path, there: int
+) -> None:
+    """The second try to complete it finds no such upload; what lies there tells why."""
+    (tmp_path / "file").write_bytes(bytes(6 * 2**20))
+    part = Said(200, headers={"ETag": '"e"'})
+    service.replies = [
+        Said(200, body=b"<R><UploadId>u</UploadId></R>"),
+        *(part, part),
+        Said(503),
+        Said(404, "NoSuchUpload"),
+        Said(200, body=bytes(there)),
+        Said(204),
+    ]
+    store = service.store()
+    if there == 6 * 2**20:
+        store.upload("large", tmp_path / "file")
+    else:
+        with pytest.raises(StoreError, match="NoSuchUpload"):
+            store.upload("large", tmp_path / "file")
+    said = [method for method, *_ in service.asked]
+    assert said[:6] == ["POST", "PUT", "PUT", "POST", "POST", "HEAD"]
+    store.close()
 
 
 # --- a plan ---

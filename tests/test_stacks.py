@@ -83,6 +83,10 @@ def test_wrong_stack_yaml(tmp_path: Path) -> None:
     write(tmp_path, {"stacks/x/stack.yaml": "fix: [nosuch]\n"})
     with pytest.raises(ConfigError, match=r"^stacks/x/stack\.yaml: fix\[0\]: unknown fix"):
         load_stack(tmp_path, "x", {}, FACTS, known_fixes=["first-match"])
+    write(tmp_path, {"stacks/x/stack.yaml": "prune: {keep: [hdf5]}\n"})
+    with pytest.raises(StackError, match=r"stack\.yaml: prune: .*for all stacks") as caught:
+        load(tmp_path)
+    assert "invoke.yaml" in caught.value.hint
 
 
 FOUND: list[tuple[str, str, dict[str, str]]] = [

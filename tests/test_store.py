@@ -175,6 +175,23 @@ def test_links_that_lead_outside_are_refused(root: Path, tmp_path: Path) -> None
     assert "folder/file" not in {found.key for found in store.list()}
 
 
+def test_links_that_appear_later_are_refused(root: Path, tmp_path: Path) -> None:
+    """Folders are looked at once; one that was not there is looked at when it is."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "file").write_text("secret")
+    store = FileStore(root)
+    assert not store.exists("folder/file")
+    assert not store.exists("v3/file")
+    (root / "folder").symlink_to(tmp_path / "secret")
+    (root / "v3" / "file").symlink_to(tmp_path / "secret" / "file")
+    for key in ("folder/file", "v3/file"):
+        with pytest.raises(CorruptError, match="leads outside"):
+            store.read(key)
+        with pytest.raises(CorruptError, match="leads outside"):
+            store.write(key, b"x")
+    assert (tmp_path / "secret" / "file").read_text() == "secret"
+
+
 def test_mirror_behind_a_link_is_read(root: Path, tmp_path: Path) -> None:
     (tmp_path / "here").symlink_to(root)
     assert FileStore(tmp_path / "here").read("v3/layout.json") == FILES["v3/layout.json"]
@@ -184,7 +201,7 @@ def test_missing_folder_is_unreachable_and_not_empty(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "none")
     with pytest.raises(UnreachableError, match="does not exist") as caught:
         store.read("v3/layout.json")
-    assert "--no-prune" in caught.value.hint
+    assert caught.value.hint == "create the folder, or fix the mirror's URL"
     for call in (lambda: store.exists("a"), lambda: list(store.list())):
         with pytest.raises(UnreachableError):
             call()

@@ -157,9 +157,9 @@ CASES: dict[str, tuple[Callable[[Case], object], str]] = {
     "text-behind": (more_text, "or more than one message"),
     "text-before": (text_before, "the manifest is not JSON"),
     "unsigned": (unsigned, "it is not signed"),
-    "stranger": (lambda case: case.sign("stranger"), "key"),
-    "expired": (lambda case: case.sign("expired"), "expired"),
-    "revoked": (lambda case: case.sign("revoked"), "revoked"),
+    "stranger": (lambda case: case.sign("stranger"), "signed with the unknown key "),
+    "expired": (lambda case: case.sign("expired"), " has expired"),
+    "revoked": (lambda case: case.sign("revoked"), " was revoked"),
     "length-too-long": (
         lambda case: case.record(0, contentLength=10**6),
         "it is cut off: ",
@@ -271,6 +271,16 @@ def test_what_was_right_before_stays(run: Run, case: Case, tmp_path: Path, name:
     assert seen(tmp_path / "into") == before
 
 
+@pytest.mark.parametrize("name", ["manifest-of-another-spec", "metadata-edited", "bomb"])
+def test_what_was_wrong_before_goes(run: Run, case: Case, tmp_path: Path, name: str) -> None:
+    """A folder that somebody filled without looking."""
+    CASES[name][0](case)
+    into = Path(shutil.copytree(case.root, tmp_path / "into"))
+    assert CASES[name][1] in run(code=6)
+    assert [key for key in seen(into) if "tiny-app" in key] == []
+    assert len([key for key in seen(into) if key.endswith(".spec.manifest.json")]) == 6
+
+
 def test_all_problems_are_named(run: Run, case: Case, signer: Signer) -> None:
     for path in case.root.rglob("tiny-data-*.spec.manifest.json"):
         text, _ = signed_text(path.read_bytes(), "")
@@ -280,6 +290,7 @@ def test_all_problems_are_named(run: Run, case: Case, signer: Signer) -> None:
     assert "3 binaries are refused:\n" in said
     assert said.count("\n  tiny-data@1.1/") == 2
     assert said.count("\n  tiny-app@1.1/") == 1
+    assert "hint: do other keys count? name them: --keys; " in said
 
 
 def test_signatures_may_be_left_aside(run: Run, case: Case, tmp_path: Path) -> None:
@@ -310,6 +321,32 @@ def test_a_signed_mirror_wants_keys(
     )
     said = stackyard("fetch", "--to", "other", code=6).err
     assert "7 binaries are refused:" in said
+
+
+def test_a_mirror_that_has_to_be_signed(stackyard: Stackyard, project: Project, case: Case) -> None:
+    """Spack's default, whether anybody has a key or not."""
+    for path in case.root.rglob("*.spec.manifest.json"):
+        path.write_bytes(signed_text(path.read_bytes(), "")[0])
+    mirror = {"url": f"file://{case.root}"}
+    project.stack(TINY.read_bytes(), mirrors={"m": mirror})
+    said = stackyard("fetch", "--to", "into", code=6).err
+    assert "7 binaries are refused:" in said
+    assert said.count(": it is not signed\n") == 7
+    project.stack(TINY.read_bytes(), mirrors={"m": {**mirror, "signed": False}})
+    assert "7 fetched" in stackyard("fetch", "--to", "into").err
+
+
+def test_the_allow_list_holds_for_keys_that_are_named(
+    stackyard: Stackyard, project: Project, case: Case, keys: Path
+) -> None:
+    case.sign("expired")
+    folder = project.stack(TINY.read_bytes(), mirrors={"m": {"url": f"file://{case.root}"}})
+    path = f"{folder.relative_to(project.root)}/stack.yaml"
+    other = case.signer.fingerprint("revoked")
+    project.write(path, {"trust": {"fingerprints": [other]}})
+    said = stackyard("fetch", "--to", "into", "--keys", str(keys), code=6).err
+    assert "7 binaries are refused:" in said
+    assert said.count("is not on the allow-list") == 6
 
 
 def test_an_index_that_names_too_much(run: Run, case: Case, tmp_path: Path) -> None:

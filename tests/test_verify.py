@@ -378,6 +378,22 @@ def test_shared_blob_is_read_once_and_told_of_each(stackyard: Stackyard, tmp_pat
     assert names == {"tiny-app@", "tiny-base"}
 
 
+def test_repair_leaves_a_blob_that_somebody_names_rightly(
+    stackyard: Stackyard, tmp_path: Path
+) -> None:
+    """One manifest gives a wrong size for it, and another the right one."""
+    folder = copied("v3-unsigned", tmp_path)
+    shared = blob_of(folder, "tiny-base", "install")
+    wrong = manifest_of(folder, "tiny-app")
+    put_blob(folder, wrong, "install", shared.read_bytes())
+    size = shared.stat().st_size
+    wrong.write_text(wrong.read_text().replace(f": {size}", f": {size + 1}"))
+    checked(stackyard, folder, "--unsigned", "--repair", code=0)
+    assert shared.exists()
+    assert not wrong.exists()
+    assert checked(stackyard, folder, "--unsigned", code=0)["state"] == "ok"
+
+
 def test_signatures_need_keys(stackyard: Stackyard, tmp_path: Path) -> None:
     url = str(MIRRORS / "v3-signed")
     answer = stackyard("mirror.verify", "--url", url, code=6)

@@ -306,7 +306,8 @@ def _import_public(home: Home, where: str, data: bytes) -> None:
     if counts[9]:
         raise _secret_error(where)
     if not counts[2] and not counts[4]:
-        raise ConfigError("no public key is in it", where=where, hint=_reason(done))
+        hint = f"give a file that keys.export or gpg --export wrote (GnuPG: {_reason(done)})"
+        raise ConfigError("no public key is in it", where=where, hint=hint)
 
 
 def _import_counts(output: bytes) -> list[int]:

@@ -121,7 +121,14 @@ def _overrides(path: Path, reader: _Reader, known_fixes: Iterable[str] | None) -
 
     where = reader.shown(path)
     data = parse_yaml(reader.read(path), where, allow_empty=True)
-    return check_settings(data, where, known_fixes=known_fixes, error=StackError)
+    checked = check_settings(data, where, known_fixes=known_fixes, error=StackError)
+    if "prune" in checked:  # what it keeps would be lost on the way, and then on the mirror
+        raise StackError(
+            "what a mirror keeps is one rule for all stacks",
+            where=f"{where}: prune",
+            hint="write it into invoke.yaml, below stackyard:",
+        )
+    return checked
 
 
 @dataclass(slots=True)

@@ -74,11 +74,9 @@ def fetch(  # noqa: PLR0913
 def _target(text: str) -> str:
     if not text:
         raise ConfigError("no folder is named", where="--to", hint="add --to DIR")
-    if "://" not in text:
-        return text
-    if text.startswith("file://"):
+    if "://" not in text or text.startswith("file://"):
         store = open_store(text)
-        assert isinstance(store, FileStore)  # noqa: S101 - by its scheme
+        assert isinstance(store, FileStore)  # noqa: S101 - by how it begins
         return str(store.root)
     raise ConfigError(
         "a fetch goes into a folder of this machine",
@@ -141,11 +139,10 @@ def _find(
     if missing:
         text = f"{len(missing)} of {wanted.total} binaries are missing:\n{missing_text(missing)}"
         if not allow_missing:
-            raise NotFoundError(
-                text,
-                where=store.url,
-                hint="build and push them, or fetch the rest: --allow-missing",
-            )
+            hint = "build and push them, or fetch the rest: --allow-missing"
+            if len(missing) == wanted.total:
+                hint = "is it the right mirror, and the right lock? else build and push them"
+            raise NotFoundError(text, where=store.url, hint=hint)
         console.warn(f"{store.url}: {text}")
     found = (search.binaries.get(spec.hash) for spec in wanted.specs)
     return tuple(binary for binary in found if binary), missing
@@ -158,7 +155,7 @@ def _verify(
 
     Raises CorruptError with all that are refused.
     """
-    from stackyard.flow.trust import check_signatures, find_keys
+    from stackyard.flow.trust import REFUSED, check_signatures, find_keys
 
     name = asked.stack.name if asked.stack else None
     keys = find_keys(asked.project, name, asked.settings, option)
@@ -166,7 +163,7 @@ def _verify(
         binaries, place.shown, keys, unsigned=unsigned, signed_mirror=place.signed
     )
     if checked.problems:
-        raise refusal(checked.problems, asked.lock.specs, place.shown)
+        raise refusal(checked.problems, asked.lock.specs, place.shown, REFUSED)
     return checked.keys
 
 

@@ -32,7 +32,7 @@ def index(*, url: str = "", full: bool = False, check: bool = False, as_json: bo
         _refuse_layout_2(store)
         report = _checked(store, full=full) if check else _updated(store, full=full)
     if as_json:
-        console.out(_json(report, place.shown))
+        console.out(_json(report, store.url))
     console.note(_summary(report, time.perf_counter() - start))
     for key, problem in report.problems.items():
         console.warn(f"{_name(key)} is not in the index: {problem}")

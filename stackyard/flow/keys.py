@@ -220,7 +220,7 @@ def trust(*, url: str, fingerprints: Sequence[str], to: str, stack: str) -> None
             console.out(console.printable(_line(one)))
         console.note(
             "anybody who can write to the mirror can put a key there: ask the owner for the "
-            "fingerprint on another way, then take the key with --fingerprint"
+            "fingerprint in another way, then take the key with --fingerprint"
         )
         return
     taken = {}
@@ -235,7 +235,8 @@ def trust(*, url: str, fingerprints: Sequence[str], to: str, stack: str) -> None
     for name, (key, data) in taken.items():
         _write_public(target / f"{name}.pub", data)
         path = _shown(project, target / f"{name}.pub")
-        console.note(f"trusted from now on: {name} {key.user_id}, {_validity(key)}: {path}")
+        of_it = "nothing that it signed is taken" if key.state else "trusted from now on"
+        console.note(f"{of_it}: {name} {key.user_id}, {_validity(key)}: {path}")
 
 
 def _trust_target(project: Project | None, to: str, stack: str) -> Path:

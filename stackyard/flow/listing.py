@@ -49,7 +49,8 @@ def list_mirror(
         console.out(list_json(held, url))
     elif held:
         console.out(list_table(held))
-    console.note(f"{len(held)} binaries{' match' if patterns else ''}: {url}")
+    verb = (" matches" if len(held) == 1 else " match") if patterns else ""
+    console.note(f"{len(held)} {'binary' if len(held) == 1 else 'binaries'}{verb}: {url}")
     _refuse_gaps(found, url)
 
 
@@ -146,9 +147,12 @@ def _add_specs(found: _Found, store: Store, binaries: Sequence[Binary]) -> None:
 
     def read(binary: Binary) -> tuple[Spec, ...] | StoreError:
         try:
-            return read_specs(store, binary)
+            specs = read_specs(store, binary)
         except StoreError as error:
             return tolerance.note(error)
+        if specs[0].hash != binary.hash:
+            return CorruptError(f"it is the binary of another spec, {specs[0].hash}")
+        return specs
 
     answers = parallel_map(
         read, binaries, workers=32, tick=lambda done, total: console.bar("specs", done, total)

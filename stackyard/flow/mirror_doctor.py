@@ -14,10 +14,11 @@ from stackyard.diagnosis import (
     layout_finding,
     root_finding,
     signature_finding,
+    signer_finding,
     skew_finding,
 )
 from stackyard.edges import console
-from stackyard.errors import NotFoundError, StackyardError, StoreError
+from stackyard.errors import ConfigError, NotFoundError, StackyardError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stackyard.edges.stores.access import Place
     from stackyard.edges.stores.store import Store
     from stackyard.flow.steps import Project
+    from stackyard.flow.trust import Keys
     from stackyard.mirror import Layout
 
 __all__ = ["examine"]
@@ -53,9 +55,14 @@ def examine(
     from stackyard.flow.places import find_project, named_place
 
     project = find_project()
-    place = named_place(project, url, flag="--url", push=not read_only)
+    place, unset = named_place(project, url, flag="--url"), ""
+    if not read_only:
+        try:
+            place = named_place(project, url, flag="--url", push=True)
+        except ConfigError as error:  # all there is to say of reading is worth saying
+            unset = f"{error.where}: {error.message}"
     findings = []
-    for finding in _findings(project, place, keys, read_only=read_only):
+    for finding in _findings(project, place, keys, unset, read_only=read_only):
         findings.append(finding)
         if not as_json:
             console.out(console.printable(finding.line()))
@@ -69,8 +76,9 @@ def examine(
 
 
 def _findings(
-    project: Project | None, place: Place, keys: str, *, read_only: bool
+    project: Project | None, place: Place, keys: str, unset: str, *, read_only: bool
 ) -> Iterator[Finding]:
+    """All of them; ``unset`` says which credentials for writing are not there."""
     from stackyard.edges.mirrors.probing import credentials
     from stackyard.edges.settings import Environment
 
@@ -82,7 +90,11 @@ def _findings(
         return
     with closing(store):
         yield Finding("url", "ok", _kind(store.url))
-        yield Finding("credentials", "ok", source)
+        if unset:
+            hint = "set it where this runs, never in the file; --read-only does without"
+            yield Finding("credentials", "problem", unset, hint)
+        else:
+            yield Finding("credentials", "ok", source)
         visit = _Visit(project, place, store, keys)
         start = time.monotonic()
         layouts, trouble = _tried("reach", lambda: _layouts(store))
@@ -93,6 +105,9 @@ def _findings(
         yield layout_finding(layouts)
         for layout in layouts:
             yield from _layout_findings(visit, layout)
+        if unset:
+            yield Finding("write", "unknown", "not tried without these credentials")
+            return
         yield from _write_findings(visit, read_only=read_only)
 
 
@@ -143,7 +158,8 @@ def _layout_findings(visit: _Visit, layout: Layout) -> Iterator[Finding]:
         yield Finding("list", "ok", f"{len(entries)} manifests in {_name(layout)}")
     sample, trouble = _tried("read", lambda: sample_binaries(store, layout, _SAMPLE))
     if sample is None:
-        yield trouble
+        look = "see how much is broken: stackyard mirror.verify"
+        yield trouble._replace(hint=trouble.hint or look)
         return
     if sample:
         yield Finding("read", "ok", f"{len(sample)} manifests can be read")
@@ -153,7 +169,7 @@ def _layout_findings(visit: _Visit, layout: Layout) -> Iterator[Finding]:
     signed = [binary.signed for binary in sample]
     yield signature_finding(signed, layout, wanted=visit.place.signed)
     if layout != "oci":
-        yield from _key_findings(visit, layout, signed=any(signed))
+        yield from _key_findings(visit, layout, [one for one in sample if one.signed])
     yield _padding(store, layout, sample)
 
 
@@ -177,7 +193,7 @@ def _index(visit: _Visit, layout: Layout, entries: list[str] | None) -> Finding:
     return finding or trouble._replace(hint=trouble.hint or remake)
 
 
-def _key_findings(visit: _Visit, layout: Layout, *, signed: bool) -> Iterator[Finding]:
+def _key_findings(visit: _Visit, layout: Layout, signed: list[Binary]) -> Iterator[Finding]:
     from stackyard.edges.mirrors.contents import can_list
     from stackyard.edges.mirrors.others import key_list, listed_keys
 
@@ -192,24 +208,47 @@ def _key_findings(visit: _Visit, layout: Layout, *, signed: bool) -> Iterator[Fi
             yield trouble
             return
         there = keys
-    ours, trouble = _tried("trust", lambda: (_ours(visit) if there else None,))
+    ours, trouble = _tried("trust", lambda: (_ours(visit) if there or signed else None,))
     if ours is None:
         yield trouble
-    yield from key_findings(there, named[0], ours[0] if ours else None, signed=signed)
+    trusted = ours[0] if ours else None
+    yield from key_findings(there, named[0], trusted, signed=bool(signed))
+    if trusted and signed:
+        finding, trouble = _tried("signers", lambda: _signers(visit, signed, trusted))
+        yield finding or trouble
+
+
+def _keys(visit: _Visit) -> Keys:
+    from stackyard.flow.trust import find_keys
+    from stackyard.settings import Settings, make_settings
+
+    settings = make_settings(visit.project.settings) if visit.project else Settings()
+    return find_keys(visit.project, None, settings, visit.keys)
 
 
 def _ours(visit: _Visit) -> Mapping[str, str] | None:
     """User ids of the keys that we trust, by fingerprint; None without any."""
     from stackyard.edges.gpg import open_keyring
-    from stackyard.flow.trust import find_keys
-    from stackyard.settings import Settings, make_settings
 
-    settings = make_settings(visit.project.settings) if visit.project else Settings()
-    found = find_keys(visit.project, None, settings, visit.keys)
+    found = _keys(visit)
     if not found.keys:
         return None
     with open_keyring(found.keys, found.allowed) as keyring:
-        return dict(keyring.fingerprints)
+        return {
+            name: f"{key.user_id}, {key.state}" if key.state else key.user_id
+            for name, key in keyring.keys.items()
+        }
+
+
+def _signers(visit: _Visit, signed: list[Binary], ours: Mapping[str, str]) -> Finding:
+    from stackyard.flow.trust import check_signatures
+
+    checked = check_signatures(signed, visit.store.url, _keys(visit))
+    by_hash = {binary.hash: binary.key for binary in signed}
+    return signer_finding(
+        {by_hash[dag_hash]: why for dag_hash, why in checked.problems.items()},
+        {by_hash[dag_hash]: ours.get(name, name) for dag_hash, name in checked.signers.items()},
+    )
 
 
 def _padding(store: Store, layout: Layout, sample: tuple[Binary, ...]) -> Finding:

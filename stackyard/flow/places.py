@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from stackyard.edges.files import read_bytes
@@ -12,7 +13,7 @@ from stackyard.errors import ConfigError, LockError
 from stackyard.flow.steps import Project, Request, load_work, open_project, read_stack
 from stackyard.lock import Lock, parse_lock
 from stackyard.settings import Settings, make_settings
-from stackyard.stack import Mirror, Stack
+from stackyard.stack import Mirror, Stack, is_url
 
 __all__ = ["Locked", "find_project", "named_mirror", "named_place", "read_lock"]
 
@@ -62,16 +63,28 @@ def named_place(
     """The mirror that ``--url TEXT`` or the like means; ``flag`` names the argument in errors.
 
     A name or URL that stands in a stack's ``mirrors:`` brings its credentials and its ``signed``;
-    those of ``stack`` come before those of any other. Raises ConfigError for an empty text, for a
+    those of ``stack`` come before those of any other. Who names the URL that is pushed to reads
+    that one, with the credentials for pushing, if they are there. Raises ConfigError for an empty text, for a
     name that is that of several mirrors, and for a push whose variables are not set.
     """
     if not text.strip():
         raise ConfigError("no mirror is named", where=flag, hint=f"add {flag} URL")
     found = named_mirror(project, text, flag=flag, push=push, stack=stack)
-    if project is None or found is None:
+    if project is None:
         return Place("", text)
+    if found is None:
+        from stackyard.flow.emptying import own_mirror_place
+
+        return own_mirror_place(project, text) or Place("", text)
     mirror, where = found
+    if not push and _is_url(text, mirror.push_url) and not _is_url(text, mirror.fetch_url):
+        mirror = mirror._replace(fetch=mirror.push)
     return mirror_place(mirror, project.env, where, push=push)
+
+
+def _is_url(text: str, url: str) -> bool:
+    """Whether a user means this URL; stacks have those of folders, where users name a path."""
+    return url.rstrip("/") in (text.rstrip("/"), _file_url(text))
 
 
 def named_mirror(
@@ -79,20 +92,24 @@ def named_mirror(
 ) -> tuple[Mirror, str] | None:
     """The stack's mirror with this name or URL, and the file that it stands in; None for others.
 
-    Raises ConfigError as ``named_place`` does.
+    One with this URL in the asked direction comes before one that has it in the other. Raises
+    ConfigError as ``named_place`` does.
     """
     if project is None:
         return None
     names = list_stacks(project.root)
     found: dict[str, tuple[Mirror, str]] = {}
+    pushed: list[tuple[Mirror, str]] = []
     for name in sorted(names, key=lambda name: name != stack):
         known, _ = read_stack(project, name)
         for mirror in known.mirrors.values():
             url = (mirror.push_url if push else mirror.fetch_url).rstrip("/")
-            if text.rstrip("/") == url:
+            if _is_url(text, url):
                 return mirror, known.where
             if text == mirror.name:
                 found.setdefault(url, (mirror, known.where))
+            if not push and _is_url(text, mirror.push_url):
+                pushed.append((mirror, known.where))
         if found and name == stack:
             break
     if len(found) > 1:
@@ -100,4 +117,8 @@ def named_mirror(
         raise ConfigError(
             f"several mirrors are named {text}: {places}", where=flag, hint="give the URL"
         )
-    return next(iter(found.values()), None)
+    return next(iter((*found.values(), *pushed)), None)
+
+
+def _file_url(text: str) -> str:
+    return text if is_url(text) else Path(text).absolute().as_uri()

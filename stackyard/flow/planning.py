@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stackyard.edges import console
 from stackyard.errors import ConfigError
+from stackyard.flow.pull_requests import in_pull_request
 from stackyard.flow.steps import (
     Request,
     Work,
@@ -27,7 +28,7 @@ def plan(request: Request, *, as_json: bool = False, html: str = "") -> None:
     """Print what would be built and why."""
     from stackyard.report import plan_json, plan_table
 
-    work = load_work(open_project(), request)
+    work = in_pull_request(load_work(open_project(), request))
     warnings = stack_warnings(work)
     for warning in warnings:
         console.warn(warning)
@@ -85,7 +86,7 @@ def graph(request: Request, *, output: str) -> None:
     suffix = Path(output).suffix
     if suffix not in (".svg", ".html"):
         raise ConfigError(f"{output!r} names neither .svg nor .html", where="--output")
-    work = load_work(open_project(), request)
+    work = in_pull_request(load_work(open_project(), request))
     made = _planned(work, request)
     text = graph_svg(made, work.stack.name) if suffix == ".svg" else _graph_html(work, made)
     _save(output, text)

@@ -229,15 +229,21 @@ class _Run:
     def _look(self) -> tuple[Missing, ...]:
         """Take the survey; gives what neither mirror has, after telling of it."""
         lock = self._asked.lock
+        develop: tuple[Missing, ...] = ()
         if lock is None:
             self._survey = survey_all(self._source, self._side, _manifests)
-            return ()
-        wanted = wanted_specs(lock, self._asked.roots)
-        self._survey = survey_lock(self._source, self._side, wanted.specs, lock.specs, _manifests)
-        absent = tuple(Missing(lock.specs[key], "") for key in self._survey.missing)
-        if missing := (*absent, *wanted.develop):
+        else:
+            wanted = wanted_specs(lock, self._asked.roots)
+            develop = wanted.develop
+            self._survey = survey_lock(
+                self._source, self._side, wanted.specs, lock.specs, _manifests
+            )
+        survey = self._survey
+        missing = (*(Missing(spec, "") for spec in survey.missing), *develop)
+        if missing:
+            total = len(survey.binaries) + len(survey.here) + len(missing)
             console.warn(
-                f"{len(missing)} of {wanted.total} binaries are on neither mirror:\n"
+                f"{len(missing)} of {total} binaries are on neither mirror:\n"
                 f"{missing_text(missing)}"
             )
         return missing
@@ -257,7 +263,7 @@ class _Run:
         binaries = [item.binary for item in plan.items]
         checked = self._trusted(binaries)
         cargo, problems = open_items(self._source, self._side.layout, plan.items, spool, _metadata)
-        self._refuse(binaries, {**checked.problems, **problems})
+        self._refuse(binaries, checked.problems, problems)
         self._refuse_padding(cargo)
         self._warn_unsigned(cargo)
         if self._side.layout == "oci" and self._source.layout == 3:
@@ -309,7 +315,12 @@ class _Run:
             signed_mirror=self._place.signed,
         )
 
-    def _refuse(self, binaries: Sequence[Binary], problems: Mapping[str, str]) -> None:
+    def _refuse(
+        self, binaries: Sequence[Binary], signatures: Mapping[str, str], others: Mapping[str, str]
+    ) -> None:
+        from stackyard.flow.trust import REFUSED
+
+        problems = {**signatures, **others}
         if not problems:
             return
         names = {binary.hash: self._asked.name(binary) for binary in binaries}
@@ -317,7 +328,7 @@ class _Run:
         raise CorruptError(
             f"{len(problems)} binaries are refused, so nothing was sent:\n{lines}",
             where=self._place.shown,
-            hint="find out who changed the mirror, then push them anew",
+            hint="find out who changed the mirror, then push them anew" if others else REFUSED,
         )
 
     def _refuse_padding(self, cargo: Sequence[Cargo]) -> None:

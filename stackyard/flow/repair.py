@@ -42,19 +42,18 @@ def mend(store: Store, results: Sequence[Result]) -> Mended:
 
 
 def _mend_layout(store: WritableStore, result: Result) -> Mended:
-    from stackyard.edges.mirrors.removing import delete_keys, leave_index
+    from stackyard.edges.mirrors.removing import delete_keys, remove_binaries
 
     sure = _look_again(store, result)
-    gone = {key for _, key in sure.manifests}
+    gone = {key: dag_hash for dag_hash, key in sure.manifests}
     kept = [one for one in result.manifests.binaries if one.key not in gone]
     broken_index = any(fault.kind == "index-broken" for fault in result.faults)
     done: list[str] = []
-    if gone:
-        hashes = {dag_hash for dag_hash, _ in sure.manifests} - {one.hash for one in kept}
-        if not broken_index:  # it names nothing that anybody could use, and is made anew below
-            leave_index(store, result.layout, hashes, kept)
+    if gone and broken_index:  # it names nothing that anybody could use, and is made anew below
         delete_keys(store, sorted(gone))
-        done += (f"removed {key}" for key in sorted(gone))
+    elif gone:
+        remove_binaries(store, result.layout, gone, kept)
+    done += (f"removed {key}" for key in sorted(gone))
     named = {blob.key for one in kept for blob in one.blobs}
     wrong = sorted(set(sure.blobs) - named)
     delete_keys(store, wrong)

@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from stackyard.edges.gpg import Keyring
     from stackyard.flow.steps import Project
 
-__all__ = ["Checked", "Keys", "check_signatures", "find_keys"]
+__all__ = ["REFUSED", "Checked", "Keys", "check_signatures", "find_keys"]
 
 _NEED_KEYS = (
     "put the public keys into stacks/NAME/keys/ (keys.trust shows those of a mirror), name them by "
     "--keys or trust.keys, or do without: --unsigned"
+)
+
+
+#: What to do about binaries that nobody signed whose key counts.
+REFUSED = (
+    "do other keys count? name them: --keys; is the mirror one without signatures? say signed: "
+    "false in its entry, or --unsigned; else find out who changed it"
 )
 
 

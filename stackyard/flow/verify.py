@@ -235,7 +235,7 @@ def _index_faults(
     store: Store, layout: Layout, manifests: Manifests, sick: Collection[str]
 ) -> Iterable[Fault]:
     """Compare index and manifests both ways. An index rightly leaves out what is ``sick``."""
-    from stackyard.edges.mirrors.contents import indexed_specs
+    from stackyard.edges.mirrors.contents import indexed_binaries
     from stackyard.edges.mirrors.others import index_key
     from stackyard.mirror import manifest_hash
     from stackyard.verify import Fault
@@ -243,8 +243,7 @@ def _index_faults(
     where = index_key(layout)
     there = {one.hash for one in manifests.binaries} | set(map(manifest_hash, manifests.problems))
     try:
-        indexed = indexed_specs(store, layout)
-        named = None if indexed is None else {spec.hash for spec, present in indexed if present}
+        named = indexed_binaries(store, layout)
     except CorruptError as error:
         return [Fault("index-broken", where, error.message)]
     except StoreError as error:

@@ -33,9 +33,9 @@ def create(
 @told(
     help={
         "home": _HOME,
-        "key": "which key, by fingerprint (default: the only one)",
+        "key": "which key, by fingerprint (default: the only one that can sign)",
         "secret_to": "file for the value of SPACK_SIGNING_KEY (- for stdout)",
-        "public_to": "file for the public key (default: the stack's keys/, named by fingerprint)",
+        "public_to": "file for the public key (default: stacks/NAME/keys/FINGERPRINT.pub)",
         "stack": STACK,
     }
 )
@@ -54,8 +54,8 @@ def export(
 @told(
     help={
         "url": "the mirror: a URL, a folder, or the name of a mirror in a stack",
-        "keys": "file or folder with public keys (default: the stack's keys/)",
-        "stack": STACK,
+        "keys": "file or folder with public keys (default: the stack's keys/, then settings)",
+        "stack": "publish the keys of this stack (default: those of all stacks)",
     }
 )
 def publish(_: Context, url: str = "", keys: str = "", stack: str = "") -> None:

@@ -8,6 +8,9 @@ from stackyard.tasks.told import STACK, flow, told
 
 _URL = "the mirror: a URL, a folder, or the name of a mirror in a stack"
 _KEYS = "file or folder with the public keys to trust (default: the stack's keys/, then settings)"
+_ALL_KEYS = (
+    "file or folder with the public keys to trust (default: keys/ of all stacks, then settings)"
+)
 _UNSIGNED = "do not check signatures (checksums are checked all the same)"
 
 
@@ -20,7 +23,7 @@ _UNSIGNED = "do not check signatures (checksums are checked all the same)"
         "unsigned": _UNSIGNED,
         "allow_missing": "fetch what is there, and only warn of what is not",
         "roots_only": "only the binaries of the stack's roots",
-        "only": "follow only these dependency types from the roots, such as link,run",
+        "only": "follow only these dependency types from the roots, such as link,run (default: all)",
         "lock": "another file than the stack's spack.lock",
     }
 )
@@ -55,7 +58,7 @@ def fetch(  # noqa: PLR0913
         "stack": STACK,
         "to": _URL,
         "from_": "mirror to copy from (default: what Spack has installed, see --spack)",
-        "spack": "checkout of the Spack that installed the stack (default SPACK_ROOT)",
+        "spack": "checkout of the Spack that installed the stack (default SPACK_ROOT, then the path)",
         "keys": _KEYS,
         "unsigned": "do not check signatures, and do not sign",
         "force": "also where the binaries do not fit those on the mirror, or differ from them",
@@ -143,9 +146,9 @@ def index(
 @told(
     help={
         "url": _URL,
-        "keys": _KEYS,
+        "keys": _ALL_KEYS,
         "unsigned": _UNSIGNED,
-        "repair": "remove or index anew what is safe to",
+        "repair": "remove what is surely broken; make a stale index and list of keys anew",
         "json": "print the findings as JSON",
     }
 )
@@ -189,8 +192,8 @@ def list_(
         "stack": "keep what the lock of this stack reaches, as it lies here (repeatable)",
         "ref": "keep what the locks of this git branch, tag or pattern reach (repeatable)",
         "keep": "keep what this spec string holds for (repeatable)",
-        "keep_days": "keep what is younger than so many days",
-        "grace_hours": "leave blobs alone that no manifest names and that are younger",
+        "keep_days": "keep what is younger than so many days (default: none for its age)",
+        "grace_hours": "leave blobs alone that no manifest names and that are younger (default 24)",
         "yes": "delete; without it only show what would go",
         "json": "print the plan as JSON",
     },
@@ -220,10 +223,25 @@ def prune(  # noqa: PLR0913
 
 
 @told(
+    help={
+        "url": "the mirror of a pull request (default: that of the job that this runs in)",
+        "stack": STACK,
+        "yes": "delete; without it only show what would go",
+        "json": "print the result as JSON",
+    }
+)
+def empty(
+    _: Context, url: str = "", stack: str = "", yes: bool = False, json: bool = False
+) -> None:
+    """Show, and with --yes delete, all that lies on a pull request's own mirror."""
+    flow("emptying").empty(url=url, stack=stack, yes=yes, as_json=json)
+
+
+@told(
     name="doctor",
     help={
         "url": _URL,
-        "keys": _KEYS,
+        "keys": _ALL_KEYS,
         "read_only": "do not try to write",
         "json": "print the findings as JSON",
     },
@@ -231,5 +249,5 @@ def prune(  # noqa: PLR0913
 def mirror_doctor(
     _: Context, url: str = "", keys: str = "", read_only: bool = False, json: bool = False
 ) -> None:
-    """Prove what a mirror can do for us: read, write, delete, keys, index, padding."""
+    """Prove what a mirror can do for us: read, write, delete, clock, keys, index, padding."""
     flow("mirror_doctor").examine(url=url, keys=keys, read_only=read_only, as_json=json)

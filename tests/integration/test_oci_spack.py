@@ -15,11 +15,12 @@ from real_spack import RealSpack, needs_spack
 from tests_data import DATA
 
 from stackyard.binary import parse_metadata
+from stackyard.edges.mirrors.images import find_layer, push_binary
 from stackyard.edges.mirrors.indexing import update_index
 from stackyard.edges.mirrors.inventory import take_inventories
 from stackyard.edges.mirrors.layouts import find_binaries, list_manifests
 from stackyard.edges.stores.access import Place
-from stackyard.edges.stores.oci import OciStore, find_layer, push_binary
+from stackyard.edges.stores.oci import OciStore
 from stackyard.edges.stores.store import open_store
 from stackyard.lock import parse_lock
 from stackyard.mirror import SPEC_MANIFESTS, parse_manifest

@@ -45,13 +45,13 @@ class Survey(NamedTuple):
     """What both mirrors promise.
 
     ``binaries`` are the source's. ``there`` are the target's of the same hashes. ``here`` are
-    hashes of what is known to need nothing, ``missing`` of what neither mirror has.
+    hashes of what is known to need nothing, ``missing`` is what neither mirror has.
     """
 
     binaries: tuple[Binary, ...]
     there: Mapping[str, Binary]
     here: frozenset[str] = frozenset()
-    missing: tuple[str, ...] = ()
+    missing: tuple[Spec, ...] = ()
 
 
 def source_side(store: Store) -> Side:
@@ -109,7 +109,8 @@ def survey_lock(
         source.store, wanted, specs=specs, layouts=(source.layout,), workers=_WORKERS, tick=tick
     )
     if target.fresh:
-        return Survey(tuple(ours.binaries.values()), {}, missing=ours.missing)
+        missing = tuple(specs[key] for key in ours.missing)
+        return Survey(tuple(ours.binaries.values()), {}, missing=missing)
     theirs = find_binaries(
         target.store, wanted, specs=specs, layouts=(target.layout,), workers=_WORKERS, tick=tick
     )
@@ -117,7 +118,7 @@ def survey_lock(
         binaries=tuple(ours.binaries.values()),
         there=theirs.binaries,
         here=frozenset(ours.missing) & theirs.binaries.keys(),
-        missing=tuple(key for key in ours.missing if key not in theirs.binaries),
+        missing=tuple(specs[key] for key in ours.missing if key not in theirs.binaries),
     )
 
 

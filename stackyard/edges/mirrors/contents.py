@@ -20,6 +20,7 @@ __all__ = [
     "Tolerance",
     "can_list",
     "held_layouts",
+    "indexed_binaries",
     "indexed_specs",
     "manifest_entries",
     "read_manifests",
@@ -81,14 +82,32 @@ def indexed_specs(store: Store, layout: Layout) -> Iterator[tuple[Spec, bool]] |
 
     Raises StoreError, CorruptError among them where a node is no spec; while iterating, too.
     """
+    found = _indexed_specs(store, layout)
+    if found is None:
+        return None
+    sharing = Sharing()
+    return ((sharing.share(spec), in_buildcache) for spec, in_buildcache in found)
+
+
+def indexed_binaries(store: Store, layout: Layout) -> frozenset[str] | None:
+    """DAG hashes of the binaries that a layout's index names; None without an index.
+
+    All its records are looked at. Raises as ``indexed_specs`` does.
+    """
+    found = _indexed_specs(store, layout)
+    if found is None:
+        return None
+    return frozenset(spec.hash for spec, in_buildcache in found if in_buildcache)
+
+
+def _indexed_specs(store: Store, layout: Layout) -> Iterator[tuple[Spec, bool]] | None:
     from stackyard.edges.mirrors.indexing import read_index
 
     view = read_index(store, layout)
     if view is None:
         return None
-    sharing = Sharing()
     return (
-        (sharing.share(_indexed({**node, "hash": key}, view.specfile, store.url)), in_buildcache)
+        (_indexed({**node, "hash": key}, view.specfile, store.url), in_buildcache)
         for key, node, in_buildcache in view.nodes()
     )
 

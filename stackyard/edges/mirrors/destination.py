@@ -257,9 +257,7 @@ class Destination:
 
 
 def _settle(folder: str) -> None:
-    """Modes that depend on no umask, and one time; links are left alone."""
-    if os.path.islink(folder):  # noqa: PTH114
-        return
+    """Modes that depend on no umask, and one time; links below it are left alone."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)

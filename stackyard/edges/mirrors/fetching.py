@@ -144,8 +144,6 @@ class Fetching:
         """The same error, after removing what an earlier run has left of the same binary."""
         if binary.key in self._right:
             self._destination.forget([binary])
-        if binary.spec:
-            self._destination.part(binary.spec).unlink(missing_ok=True)
         return _explained(error)
 
     def _shared(self, metadata: Metadata) -> Metadata:

@@ -1,22 +1,42 @@
-"""Binaries of layout 3 into a registry: each becomes an image, what it depends on before it."""
+"""Binaries into a registry: each becomes an image, what it depends on before it."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO
 
-from stackyard.binary import Metadata, parse_metadata
+from stackyard.binary import SPEC_BYTES, Metadata, parse_metadata
 from stackyard.edges.mirrors.copying import Cargo
 from stackyard.edges.mirrors.spool import Spool
 from stackyard.edges.mirrors.transfer import download
 from stackyard.edges.parallel import Tick, parallel_map
-from stackyard.edges.stores.oci import find_layer, push_binary
-from stackyard.edges.stores.store import Store, WritableStore
+from stackyard.edges.settings import Environment
+from stackyard.edges.stores.store import PIECE_BYTES, Store, WritableStore
 from stackyard.errors import ConflictError, CorruptError, NotFoundError, StoreError
-from stackyard.oci import Layer, runtime_order
+from stackyard.lock import Spec
+from stackyard.oci import (
+    Layer,
+    describe,
+    descriptor,
+    digest_key,
+    image_config,
+    image_manifest,
+    last_layer,
+    manifest_key,
+    parse_image,
+    runtime_order,
+    spec_tag,
+)
 
-__all__ = ["push_images"]
+__all__ = ["find_layer", "push_binary", "push_images"]
 
 _WORKERS = 8
+_SOURCE = "org.opencontainers.image.source"
 
 
 def push_images(  # noqa: PLR0913 - passed by name
@@ -97,3 +117,105 @@ def _levels(cargo: Sequence[Cargo]) -> list[list[Cargo]]:
     for one in cargo:
         groups.setdefault(depth[one.binary.hash], []).append(one)
     return [groups[level] for level in sorted(groups)]
+
+
+def find_layer(store: Store, spec: Spec) -> Layer | None:
+    """The layer of a spec's image, for the images of what depends on it; None without an image."""
+    key = manifest_key(spec_tag(spec))
+    try:
+        image = parse_image(store.read(key), f"{store.url}/{key}")
+        config = store.read(image.config.blob.key, max_bytes=SPEC_BYTES)
+    except NotFoundError:
+        return None
+    return last_layer(image, config, f"{store.url}/{image.config.blob.key}")
+
+
+def push_binary(  # noqa: PLR0913 - passed by name
+    store: WritableStore,
+    metadata: Metadata,
+    tarball: Path,
+    *,
+    dependencies: Mapping[str, Layer],
+    overwrite: bool = False,
+    timestamp: str = "",
+) -> Layer:
+    """Make an image of a tarball on this disk, whose bytes the caller has verified.
+
+    ``dependencies`` are the layers that are known to be there, by DAG hash; for others the
+    registry is asked, and one that it has not is left out of the image, as Spack does it: Spack
+    reads the last layer only. Blobs are sent first, the manifest last. Gives the package's layer,
+    for the images to come.
+
+    Raises ConflictError for a tag that is there (unless ``overwrite``), CorruptError for a tarball
+    that is not gzip or metadata that is none, and what the store raises.
+    """
+    where = f"{store.url}: {tarball.name}"
+    order = runtime_order(metadata, where)
+    if not order or order[-1].hash != metadata.hash:
+        raise StoreError("an external has no binary", where=where)
+    spec = order[-1]
+    key = manifest_key(spec_tag(spec))
+    if not overwrite and store.exists(key):
+        raise ConflictError("it is there already", where=f"{store.url}/{key}")
+    own = _measure(tarball)
+    store.upload(digest_key(own.checksum), tarball)
+    found = (dependencies.get(one.hash) or find_layer(store, one) for one in order[:-1])
+    layers = [*filter(None, found), own]
+    source = _source(Environment.snapshot())
+    config = image_config(
+        metadata,
+        layers,
+        timestamp=timestamp or datetime.now().astimezone().isoformat(),
+        labels={_SOURCE: source} if source else None,
+    )
+    store.write(descriptor(config, "").blob.key, config)
+    notes = {
+        "org.opencontainers.image.description": describe(spec),
+        "org.opencontainers.image.version": spec.version,
+        **({_SOURCE: source} if source else {}),
+    }
+    manifest = image_manifest(config, layers, notes)
+    if overwrite:
+        store.write(key, manifest)
+    else:
+        store.create(key, manifest)
+    return own
+
+
+def _source(env: Mapping[str, str]) -> str:
+    """The project whose job this is: GitHub links packages with it, and shows it."""
+    if project := env.get("CI_PROJECT_URL"):
+        return project
+    server, name = env.get("GITHUB_SERVER_URL"), env.get("GITHUB_REPOSITORY")
+    return f"{server}/{name}" if server and name else ""
+
+
+def _measure(tarball: Path) -> Layer:
+    """Size and both checksums of a packed tar file, in one pass."""
+    unpacked = hashlib.sha256()
+    with tarball.open("rb") as file:
+        reader = _Hashing(file)
+        try:
+            with gzip.GzipFile(fileobj=reader) as packed:  # type: ignore[call-overload]
+                while piece := packed.read(PIECE_BYTES):
+                    unpacked.update(piece)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise CorruptError(f"it cannot be unpacked: {error}", where=str(tarball)) from None
+        if not reader.size_bytes:
+            raise CorruptError("it cannot be unpacked: it is empty", where=str(tarball))
+        return Layer(reader.sum.hexdigest(), unpacked.hexdigest(), reader.size_bytes)
+
+
+class _Hashing:
+    """A file that hashes what is read of it, from beginning to end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.sum = hashlib.sha256()
+        self.size_bytes = 0
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(size)
+        self.sum.update(piece)
+        self.size_bytes += len(piece)
+        return piece

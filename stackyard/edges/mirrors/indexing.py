@@ -4,7 +4,8 @@ A listing tells which manifests are new, changed or gone since they were last re
 read, and checked while they are. The order matters: what is published is read before the mirror is
 listed, and somebody who pushes publishes after the manifest lies there. So whatever stood in the
 index before and is not in the listing was really removed, and whatever came into the index since
-is left alone. Spack 1.1 (``_url_generate_package_index`` in ``binary_distribution.py``) does it all
+is left alone. Whoever removes binaries publishes after that, so that who has read them before then
+looks again. Spack 1.1 (``_url_generate_package_index`` in ``binary_distribution.py``) does it all
 anew each time, without looking who else is writing.
 """
 
@@ -18,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from stackyard.binary import Metadata, dump_manifest
 from stackyard.edges.mirrors.keyindex import write_key_index
-from stackyard.edges.mirrors.layouts import layouts_of
+from stackyard.edges.mirrors.layouts import layouts_of, list_manifests
 from stackyard.edges.mirrors.published import (
     Published,
     Publisher,
@@ -29,7 +30,7 @@ from stackyard.edges.mirrors.published import (
     record_of,
 )
 from stackyard.edges.mirrors.survey import Survey, compare, survey
-from stackyard.edges.parallel import Tick
+from stackyard.edges.parallel import Tick, parallel_map
 from stackyard.edges.stores.counted import Counted
 from stackyard.edges.stores.store import INDEX_BYTES, Store, WritableStore
 from stackyard.errors import ConflictError, CorruptError, NotFoundError
@@ -68,6 +69,9 @@ _TRIES = 30
 _LONGEST_WAIT_S = 3.0
 #: From so many manifests on people want to know what takes its time.
 _MANY = 1000
+#: More manifests than this are sooner listed than asked for one by one.
+_FEW = 200
+_WORKERS = 32
 
 
 def _quiet(_: str) -> None:
@@ -136,20 +140,23 @@ def add_to_index(
     return job.sure(lambda: job.add(gathered))
 
 
-def remove_from_index(
+def remove_from_index(  # noqa: PLR0913 - passed by name
     store: WritableStore,
     hashes: Collection[str],
     *,
+    anyhow: bool = False,
     progress: Progress = _quiet,
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> IndexReport:
     """Name these binaries no more, at a constant number of requests. They may still lie there.
 
-    Raises as ``update_index`` does.
+    With ``anyhow`` an index is published even if it names none of them: whoever has read one while
+    it still lay there, and is about to publish that, has to look again. Raises as ``update_index``
+    does.
     """
     job = _Job(store, _Ways(progress, now, sleep))
-    return job.sure(lambda: job.remove(frozenset(hashes)), again=True)
+    return job.sure(lambda: job.remove(frozenset(hashes), anyhow=anyhow), again=True)
 
 
 class _Ways(NamedTuple):
@@ -205,11 +212,10 @@ class _Job:
         old = first.entries
         merge = self._rebuilt if full else self._updated
         report, entries = self._published(first, lambda base: merge(first, found, base))
+        there = [(key, one) for key, one in found.entries.items() if key in entries]
         return report._replace(
-            added=tuple(one.key for key, one in found.entries.items() if key not in old),
-            changed=tuple(
-                one.key for key, one in found.entries.items() if _moved(old.get(key), one)
-            ),
+            added=tuple(one.key for key, one in there if key not in old),
+            changed=tuple(one.key for key, one in there if _moved(old.get(key), one)),
             gone=tuple(one.key for key, one in old.items() if key not in entries),
             problems=found.problems,
             requests=self.store.requests,
@@ -217,43 +223,67 @@ class _Job:
 
     def _updated(self, first: Published, found: Survey, base: Published) -> Merged | None:
         """What somebody published since ``first`` stays, but for what is certainly gone."""
-        gone = {
-            key: entry
-            for key, entry in first.entries.items()
-            if key not in found.same and key not in found.nodes
-        }
+        gone = self._confirmed(_unlisted(first, found), found, base)
+        mine = found.entries
         if base is not first:
             _still_there(base)
-            gone = {key: one for key, one in gone.items() if self._confirmed(key, one, found, base)}
+            mine = self._lasting(found, base)
         entries = {key: one for key, one in base.entries.items() if key not in gone}
-        entries.update(found.entries)
+        entries.update(mine)
         if base.state and entries == base.entries:
             return None
-        return change(base.table, found.nodes, gone, _either(found.others.get, first.node)), entries
+        nodes = {key: found.nodes[key] for key in mine}
+        return change(base.table, nodes, gone, _either(found.find, first.node)), entries
 
     def _rebuilt(self, first: Published, found: Survey, base: Published) -> Merged | None:
         """Only what was read, and what somebody published since ``first``."""
-        theirs = {}
+        theirs: dict[str, Entry] = {}
+        mine = found.entries
         if base is not first and not base.damage:
-            theirs = {
-                key: one
-                for key, one in base.entries.items()
-                if key not in found.entries
-                and not self._confirmed(key, first.entries.get(key), found, base)
-            }
+            others = {key: one for key, one in base.entries.items() if key not in found.entries}
+            old = {key: one for key, one in first.entries.items() if key in others}
+            gone = self._confirmed(old, found, base)
+            theirs = {key: one for key, one in others.items() if key not in gone}
+            mine = self._lasting(found, base)
         nodes = {key: node for key in theirs if (node := base.node(key))}
-        find = _either(found.others.get, base.node) if theirs else found.others.get
-        table = change(EMPTY, {**nodes, **found.nodes}, find=find)
-        entries = {**theirs, **found.entries}
+        nodes.update((key, found.nodes[key]) for key in mine)
+        find = _either(found.find, base.node) if theirs else found.find
+        table = change(EMPTY, nodes, find=find)
+        entries = {**theirs, **mine}
         if entries == base.entries and base.says(table.data):
             return None
         return table, entries
 
-    def _confirmed(self, key: str, entry: Entry | None, found: Survey, base: Published) -> bool:
-        """Whether an entry of old must go, which somebody may have put back while we looked."""
-        if entry is None or base.entries.get(key) != entry:
-            return False
-        return entry.key in found.problems or not self.store.exists(entry.key)
+    def _confirmed(
+        self, suspects: Mapping[str, Entry], found: Survey, base: Published
+    ) -> Mapping[str, Entry]:
+        """Those of these entries of old that must go.
+
+        A listing may lack what is there, and somebody may have put it back meanwhile.
+        """
+        same = {key: one for key, one in suspects.items() if base.entries.get(key) == one}
+        there = self._there(one.key for one in same.values() if one.key not in found.problems)
+        return {key: one for key, one in same.items() if one.key not in there}
+
+    def _lasting(self, found: Survey, base: Published) -> Mapping[str, Entry]:
+        """What was read, but for what somebody removed meanwhile, manifest and all."""
+        there = self._there(
+            one.key for key, one in found.entries.items() if key not in base.entries
+        )
+        return {
+            key: one
+            for key, one in found.entries.items()
+            if key in base.entries or one.key in there
+        }
+
+    def _there(self, keys: Iterable[str]) -> frozenset[str]:
+        """Those of the manifests that lie there now: a few are asked for, many are listed."""
+        wanted = tuple(keys)
+        if len(wanted) > _FEW:
+            listed = list_manifests(self.store, self.form.layout)
+            return frozenset(one.key for _, one in listed).intersection(wanted)
+        answers = parallel_map(self.store.exists, wanted, workers=_WORKERS)
+        return frozenset(key for key, there in zip(wanted, answers, strict=True) if there)
 
     def add(self, gathered: Gathered) -> IndexReport:
         first = load(self.store, self.form)
@@ -276,14 +306,14 @@ class _Job:
         new = (one.key for key, one in gathered.entries.items() if key not in first.entries)
         return report._replace(added=tuple(new))
 
-    def remove(self, hashes: frozenset[str]) -> IndexReport:
+    def remove(self, hashes: frozenset[str], *, anyhow: bool) -> IndexReport:
         first = load(self.store, self.form)
 
         def merge(base: Published) -> Merged | None:
             if base.damage:
                 raise CorruptError(base.damage)
             gone = base.entries.keys() & hashes
-            if not gone:
+            if base.version is None or not (gone or anyhow):
                 return None
             entries = {key: one for key, one in base.entries.items() if key not in gone}
             return change(base.table, {}, gone), entries
@@ -301,7 +331,6 @@ class _Job:
         base.table  # noqa: B018 - reading it checks it
         found = self._survey(base, full=full)
         old = base.entries
-        there = found.same | found.nodes.keys()
         return self._report(old, base.index.checksum if base.index else "", written=False)._replace(
             added=tuple(one.key for key, one in found.entries.items() if key not in old),
             changed=tuple(
@@ -309,7 +338,9 @@ class _Job:
                 for key, one in found.entries.items()
                 if key in old and base.node(key) != found.nodes[key]
             ),
-            gone=tuple(one.key for key, one in old.items() if key not in there),
+            gone=tuple(
+                one.key for one in self._confirmed(_unlisted(base, found), found, base).values()
+            ),
             problems=found.problems,
         )
 
@@ -364,6 +395,15 @@ def _either(
     first: Callable[[str], Node | None], second: Callable[[str], Node | None]
 ) -> Callable[[str], Node | None]:
     return lambda key: first(key) or second(key)
+
+
+def _unlisted(base: Published, found: Survey) -> Mapping[str, Entry]:
+    """Entries of binaries that were not found, or are corrupt."""
+    return {
+        key: one
+        for key, one in base.entries.items()
+        if key not in found.same and key not in found.nodes
+    }
 
 
 def _still_there(base: Published) -> None:

@@ -25,6 +25,7 @@ from stackyard.lock import Spec
 from stackyard.mirror import (
     INDEX_MANIFEST,
     LAYOUT_MARKER,
+    NOWHERE,
     SPEC_TYPE,
     TARBALL_TYPE,
     V2_INDEX,
@@ -44,10 +45,7 @@ from stackyard.mirror import (
 
 __all__ = ["broken_specs", "take_inventories"]
 
-#: No mirror has it: the answer tells how this one says "not there".
-_NOWHERE = "v3/manifests/nothing"
-
-_REINDEX = "make the index anew: spack buildcache update-index; or plan with --no-prune"
+_REINDEX = "make the index anew: stackyard mirror.index, or spack buildcache update-index"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,12 +141,13 @@ def take_inventories(  # noqa: PLR0913 - all but two have defaults, and are pass
 
 @contextmanager
 def _naming(mirror: Place) -> Iterator[None]:
-    """Put the mirror's name before the message of a StoreError."""
+    """Put the mirror's name before the message of a StoreError, and say what a plan can do."""
     try:
         yield
     except StoreError as error:
+        hint = f"{error.hint}; or plan without mirrors: --no-prune".removeprefix("; or ")
         raise type(error)(
-            f"mirror {mirror.name}: {error.message}", where=error.where, hint=error.hint
+            f"mirror {mirror.name}: {error.message}", where=error.where, hint=hint
         ) from None
 
 
@@ -194,7 +193,7 @@ def _survey(visit: _Visit, *, index_only: bool, workers: int) -> None:
     if visit.is_registry:
         _survey_registry(visit)
         return
-    keys = [INDEX_MANIFEST, V2_INDEX] + ([] if index_only else [LAYOUT_MARKER, _NOWHERE])
+    keys = [INDEX_MANIFEST, V2_INDEX] + ([] if index_only else [LAYOUT_MARKER, NOWHERE])
     manifest, v2, *rest = _probe(visit, keys, workers)
     visit.marked = bool(rest) and rest[0] is not None
     if manifest is not None:
@@ -210,16 +209,25 @@ def _survey(visit: _Visit, *, index_only: bool, workers: int) -> None:
 
 def _survey_registry(visit: _Visit) -> None:
     """Read the index, which is all that Spack ever asks a registry for (``try_direct_fetch``)."""
-    from stackyard.edges.stores.oci import read_index_blob  # brings requests
+    from stackyard.edges.mirrors.published import form_of, read_blob  # 30 ms, for registries alone
 
-    data = read_index_blob(visit.store)
-    if data is not None:
-        visit.indices["oci"] = parse_index(data, visit.store.url)
-    else:
+    form = form_of(visit.store)
+    where = f"{visit.store.url}/{form.key}"
+    manifest = visit.read(form.key)
+    if manifest is None:
         visit.warnings.append(
             f"mirror {visit.mirror.name} has no index, and Spack looks nothing up in a registry "
             "without one: nothing on it is used. Make it: stackyard mirror.index"
         )
+        return
+    index, _ = form.parse(manifest, where)
+    try:
+        data = read_blob(visit.store, index)
+    except NotFoundError:
+        raise CorruptError(
+            f"it names {blob_key(index)}, which is not there", where=where, hint=_REINDEX
+        ) from None
+    visit.indices["oci"] = parse_index(data, f"{visit.store.url}/{blob_key(index)}")
 
 
 def _probe(visit: _Visit, keys: Sequence[str], workers: int) -> list[bytes | None]:
@@ -290,8 +298,7 @@ def _v2_index(visit: _Visit, data: bytes | None) -> Index:
     raise CorruptError(
         "the index has another checksum than index.json.hash beside it",
         where=where,
-        hint="make the index anew with Spack 0.23: spack buildcache update-index; "
-        "or plan with --no-prune",
+        hint="make the index anew with Spack 0.23: spack buildcache update-index",
     )
 
 

@@ -3,6 +3,10 @@
 What a mirror holds is found by name, as Spack finds it (``get_mirrors_for_spec`` in
 ``binary_distribution.py`` of Spack 1.1), or by listing it. Everything here reads; what is read is
 checked for its shape and not yet for its truth.
+
+403 is the difficult answer. An S3 bucket that does not let us list it says so of what is not there,
+and then never says 404. So 403 means "not there" where something else was readable, and nothing
+was 404; else it means what it says.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ from typing import NamedTuple
 
 from stackyard.binary import Binary, parse_binary, parse_v2_binary
 from stackyard.edges.parallel import Tick, parallel_map
-from stackyard.edges.stores.store import Listed, Store
-from stackyard.errors import CorruptError, NotFoundError
+from stackyard.edges.stores.store import ForbiddenError, Listed, Store
+from stackyard.errors import NotFoundError
 from stackyard.lock import Spec
 from stackyard.mirror import (
     INDEX_MANIFEST,
     LAYOUT_MARKER,
+    NOWHERE,
     SPEC_MANIFESTS,
     V2_INDEX,
     V2_SPECS,
@@ -39,6 +44,13 @@ __all__ = [
 ]
 
 
+_EVIDENCE: tuple[tuple[Layout, str], ...] = (
+    (3, LAYOUT_MARKER),
+    (3, INDEX_MANIFEST),
+    (2, V2_INDEX),
+)
+
+
 class Search(NamedTuple):
     """``binaries`` by DAG hash; ``missing`` are the hashes of those that are certainly not there."""
 
@@ -51,11 +63,32 @@ def layouts_of(store: Store) -> tuple[Layout, ...]:
     if store.url.startswith(("oci://", "oci+http://")):
         return ("oci",)
     found: list[Layout] = []
-    if store.exists(LAYOUT_MARKER) or store.exists(INDEX_MANIFEST):
-        found.append(3)
-    if store.exists(V2_INDEX):
-        found.append(2)
+    denials: list[ForbiddenError] = []
+    absent = False
+    for layout, key in _EVIDENCE:
+        if layout in found:
+            continue
+        try:
+            there = store.exists(key)
+        except ForbiddenError as error:
+            denials.append(error)
+            continue
+        absent |= not there
+        found += [layout] if there else []
+    if denials and (absent or not found):
+        raise denials[0]
     return tuple(found)
+
+
+def _hides_what_is_missing(store: Store) -> bool:
+    """Whether 403 means "not there": something is readable, and what is nowhere is 403 too."""
+    if not layouts_of(store):
+        return False
+    try:
+        store.exists(NOWHERE)
+    except ForbiddenError:
+        return True
+    return False
 
 
 def manifest_keys(spec: Spec, layout: Layout, specs: Mapping[str, Spec]) -> tuple[str, ...]:
@@ -105,24 +138,24 @@ def find_binaries(  # noqa: PLR0913 - passed by name
     """
     order = tuple(layouts) or layouts_of(store) or (3, 2)
 
-    def look_up(spec: Spec) -> Binary | None:
+    def look_up(spec: Spec) -> Binary | ForbiddenError | None:
+        denied = None
         for layout in order:
             for key in manifest_keys(spec, layout, specs):
                 try:
-                    binary = read_binary(store, layout, key, spec.hash)
+                    return read_binary(store, layout, key, spec.hash)
                 except NotFoundError:
                     continue
-                if binary.hash != spec.hash:
-                    raise CorruptError(
-                        f"the manifest is that of another spec, {binary.hash}",
-                        where=f"{store.url}/{key}",
-                    )
-                return binary
-        return None
+                except ForbiddenError as error:
+                    denied = denied or error
+        return denied
 
     answers = parallel_map(look_up, wanted, workers=workers, tick=tick)
+    denials = [answer for answer in answers if isinstance(answer, ForbiddenError)]
+    if denials and not _hides_what_is_missing(store):
+        raise denials[0]
     pairs = list(zip(wanted, answers, strict=True))
     return Search(
-        binaries={spec.hash: binary for spec, binary in pairs if binary},
-        missing=tuple(spec.hash for spec, binary in pairs if not binary),
+        binaries={spec.hash: found for spec, found in pairs if isinstance(found, Binary)},
+        missing=tuple(spec.hash for spec, found in pairs if not isinstance(found, Binary)),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from stackyard.binary import Binary
@@ -16,9 +18,10 @@ from stackyard.edges.mirrors.contents import (
     sized,
     tarball_sizes,
 )
-from stackyard.edges.mirrors.layouts import list_manifests
+from stackyard.edges.mirrors.layouts import list_manifests, manifest_keys
 from stackyard.edges.mirrors.others import Others, list_files, loose, read_others
-from stackyard.edges.mirrors.removing import delete_keys, leave_index
+from stackyard.edges.mirrors.published import read_blob
+from stackyard.edges.mirrors.removing import delete_keys, remove_binaries
 from stackyard.edges.parallel import parallel_map
 from stackyard.edges.stores.store import Listed, Store, WritableStore
 from stackyard.errors import CorruptError, NotFoundError, StoreError
@@ -29,7 +32,6 @@ from stackyard.mirror import (
     INDEX_MANIFEST,
     V2_SPECS,
     Layout,
-    blob_key,
     manifest_hash,
     parse_manifest,
 )
@@ -40,6 +42,8 @@ __all__ = ["Stock", "carry_out", "loose_blobs", "stock"]
 
 #: So many blobs are deleted before somebody looks again whether one of them was named meanwhile.
 _AT_ONCE = 1000
+#: A listing that has gaps has many.
+_ASKED = 100
 
 Told = Callable[[str], None]
 Bar = Callable[[str, int, int], None]
@@ -60,16 +64,20 @@ class Stock(NamedTuple):
 def stock(store: Store, layout: Layout, *, whole: bool, bar: Bar) -> Stock:
     """Take stock of a layout; ``whole`` asks for the metadata of what no index names, too.
 
-    Raises StoreError for a mirror that does not answer.
+    Raises StoreError for a mirror that does not answer, or whose listing lacks what is there.
     """
     files = list_files(store, layout)  # before the manifests: see there
+    specs, named = _indexed(store, layout)  # what is pushed now is not missed in the listing
     manifests = read_manifests(
         store, layout, tick=lambda done, total: bar("manifests", done, total)
     )
+    _refuse_gaps(store, layout, manifests, [specs[key] for key in named], specs)
     others = read_others(store, files)
     sizes = tarball_sizes(store, layout)
     binaries = [sized(binary, sizes) for binary in manifests.binaries]
-    specs = _specs(store, layout, binaries, whole=whole, bar=bar)
+    unread: Mapping[str, StoreError] = {}
+    if whole or layout == 2:  # whose metadata are read already
+        unread = _read_specs(store, binaries, specs, bar)
     holdings = (
         Holding(
             hash=one.hash,
@@ -82,7 +90,7 @@ def stock(store: Store, layout: Layout, *, whole: bool, bar: Bar) -> Stock:
         )
         for one in binaries
     )
-    problems = {**manifests.problems, **others.problems}
+    problems = {**manifests.problems, **others.problems, **unread}
     return Stock(layout, manifests, tuple(holdings), specs, files, others, problems)
 
 
@@ -94,36 +102,72 @@ def _name_in(key: str) -> str:
     return name
 
 
-def _specs(
-    store: Store, layout: Layout, binaries: Sequence[Binary], *, whole: bool, bar: Bar
-) -> Mapping[str, Spec]:
-    """Specs by hash: of the index, and of the metadata of binaries that it does not name."""
-    found: dict[str, Spec] = {}
+def _indexed(store: Store, layout: Layout) -> tuple[dict[str, Spec], frozenset[str]]:
+    """All specs that the index tells of, by hash, and the hashes of its binaries."""
     try:
-        for spec, _ in indexed_specs(store, layout) or ():
-            found[spec.hash] = spec
+        found = list(indexed_specs(store, layout) or ())
     except CorruptError:  # then the metadata have to tell
-        found.clear()
-    unknown = [one for one in binaries if one.hash not in found]
-    if not whole and layout != 2:  # whose metadata are read already
-        return found
-    tolerance = Tolerance()
+        return {}, frozenset()
+    return {spec.hash: spec for spec, _ in found}, frozenset(
+        spec.hash for spec, is_binary in found if is_binary
+    )
 
-    def read(binary: Binary) -> tuple[Spec, ...]:
+
+def _refuse_gaps(
+    store: Store,
+    layout: Layout,
+    manifests: Manifests,
+    named: Iterable[Spec],
+    specs: Mapping[str, Spec],
+) -> None:
+    """Raise StoreError if the index names what was not listed, and it is there all the same.
+
+    Whatever a listing leaves out would lose its blobs.
+    """
+    unlisted = (
+        key
+        for spec in named
+        if manifests.listed.keys().isdisjoint(keys := manifest_keys(spec, layout, specs))
+        for key in keys
+    )
+    for key in islice(unlisted, _ASKED):
+        if store.exists(key):
+            raise StoreError(
+                f"the listing lacks {key}, which is there: nobody can tell what is named",
+                where=store.url,
+                hint="try again; if it stays so, whoever runs the place should know",
+            )
+
+
+def _read_specs(
+    store: Store, binaries: Iterable[Binary], specs: dict[str, Spec], bar: Bar
+) -> Mapping[str, StoreError]:
+    """Add the specs of the binaries that are not there yet, and of what they depend on.
+
+    Gives what the place did not answer, by key; what is not there or corrupt tells nothing.
+    """
+    tolerance = Tolerance()
+    unknown = [one for one in binaries if one.hash not in specs]
+
+    def read(binary: Binary) -> tuple[Spec, ...] | StoreError:
         try:
             return read_specs(store, binary)
         except (NotFoundError, CorruptError):
             return ()
         except StoreError as error:
-            tolerance.note(error)
-            return ()
+            return tolerance.note(error)
 
-    for specs in parallel_map(
+    answers = parallel_map(
         read, unknown, workers=32, tick=lambda done, total: bar("specs", done, total)
-    ):
-        for spec in specs:
-            found.setdefault(spec.hash, spec)
-    return found
+    )
+    problems = {}
+    for binary, answer in zip(unknown, answers, strict=True):
+        if isinstance(answer, StoreError):
+            problems[binary.key] = answer
+            continue
+        for spec in answer:
+            specs.setdefault(spec.hash, spec)
+    return problems
 
 
 def loose_blobs(
@@ -149,7 +193,7 @@ def _superseded(store: Store, layout: Layout) -> Mapping[str, float]:
         record = parse_manifest(store.read(INDEX_MANIFEST), where).record(STATE_TYPE)
         if record is None:
             return {}
-        state = parse_state(store.read(blob_key(record), max_bytes=record.size_bytes), where)
+        state = parse_state(read_blob(store, record), where)
     except (NotFoundError, CorruptError):
         return {}
     return {digest_key(checksum): float(since) for checksum, since in state.superseded}
@@ -167,21 +211,32 @@ def carry_out(  # noqa: PLR0913 - passed by name
 ) -> int:
     """Delete what goes, then the blobs that nothing names any more; gives how many blobs went.
 
-    A run that was killed is repeated as a whole. Whatever was pushed since ``stock`` stays.
+    A run that was killed is repeated as a whole. Whatever was pushed since ``stock`` stays. Raises
+    CorruptError if somebody pushed what names a blob in the moment when it was deleted.
     """
-    keys = {one.key for one in gone}
+    keys = {one.key: one.hash for one in gone}
+    if changed := _changed(store, stock, keys):
+        told(f"{len(changed)} of them stay: somebody pushed them anew")
+    keys = {key: dag_hash for key, dag_hash in keys.items() if key not in changed}
     kept = [one for one in stock.manifests.binaries if one.key not in keys]
-    hashes = {one.hash for one in gone} - {one.hash for one in kept}
-    leave_index(store, stock.layout, hashes, kept)
-    delete_keys(store, sorted(keys), tick=lambda done, total: bar("manifests", done, total))
     if keys:
+        tick = partial(bar, "manifests")
+        remove_binaries(store, stock.layout, keys, kept, tick=tick)
         told(f"removed {len(keys)} manifests")
-    # Whoever indexed the mirror since then saw the manifests, and may have put them back.
-    still = {dag_hash for dag_hash, _ in list_manifests(store, stock.layout)}
-    leave_index(store, stock.layout, hashes - still, kept)
     if stock.layout == "oci":
         return 0
     return _sweep(store, stock, kept, policy._replace(now_s=now()), bar=bar)
+
+
+def _changed(store: Store, stock: Stock, keys: Collection[str]) -> frozenset[str]:
+    """Those of the manifests that are not what they were when stock was taken."""
+    if not keys:
+        return frozenset()
+    return frozenset(
+        one.key
+        for _, one in list_manifests(store, stock.layout)
+        if one.key in keys and _sign(one) != _sign(stock.manifests.listed[one.key])
+    )
 
 
 def _sweep(
@@ -191,14 +246,23 @@ def _sweep(
     files = list_files(store, stock.layout)
     old = sort_loose(loose_blobs(store, stock.layout, files, watch.named()), policy).old
     keys = [one.key for one in old]
-    count = 0
+    deleted: set[str] = set()
+    named: frozenset[str] = frozenset()
     for start in range(0, len(keys), _AT_ONCE):
-        named = watch.named() if start else frozenset()
         batch = [key for key in keys[start : start + _AT_ONCE] if key not in named]
         delete_keys(store, batch)
-        count += len(batch)
+        deleted.update(batch)
         bar("blobs", min(start + _AT_ONCE, len(keys)), len(keys))
-    return count
+        named = watch.named()
+    lost = [key for key in sorted(named & deleted) if not store.exists(key)]
+    if lost:
+        raise CorruptError(
+            f"somebody pushed binaries that name {len(lost)} blobs while they were deleted, "
+            f"such as {lost[0]}",
+            where=store.url,
+            hint="push these binaries again, which brings the blobs back; mirror.verify names them",
+        )
+    return len(deleted)
 
 
 class _Watch:

@@ -1,34 +1,58 @@
 """Take binaries off a mirror, in an order in which nothing is ever named that is not there.
 
 First they leave the index, then their manifests go, and their blobs last of all. Whoever is killed
-in between begins again: each step does nothing where it was done already.
+in between begins again: no step minds that it was done already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from stackyard.binary import Binary, parse_metadata
+from stackyard.edges.mirrors.layouts import list_manifests
 from stackyard.edges.parallel import Tick, parallel_map
 from stackyard.edges.stores.store import WritableStore
 from stackyard.mirror import V2_KEY_INDEX, Layout
 
-__all__ = ["delete_keys", "leave_index", "write_v2_index", "write_v2_keys"]
+__all__ = ["delete_keys", "remove_binaries", "write_v2_index", "write_v2_keys"]
 
 
-def leave_index(
-    store: WritableStore, layout: Layout, hashes: Collection[str], kept: Sequence[Binary]
+def remove_binaries(
+    store: WritableStore,
+    layout: Layout,
+    gone: Mapping[str, str],
+    kept: Sequence[Binary],
+    *,
+    tick: Tick = lambda done, total: None,  # noqa: ARG005
 ) -> None:
-    """See that the index names none of the hashes. In layout 2 it is made anew of what is kept.
+    """Take binaries out of the index, and delete their manifests.
 
-    Raises StoreError; CorruptError for an index that is broken.
+    ``gone`` has the DAG hash of each manifest by key; in layout 2 the index is made anew of what is
+    ``kept``. Raises StoreError; CorruptError for an index that is broken.
     """
+    hashes = frozenset(gone.values()) - {one.hash for one in kept}
+    _leave_index(store, layout, hashes, kept)
+    delete_keys(store, sorted(gone), tick=tick)
+    # Whoever has indexed the mirror since then saw the manifests: they may be named again, or be
+    # about to.
+    still = {dag_hash for dag_hash, _ in list_manifests(store, layout)}
+    _leave_index(store, layout, hashes - still, kept, anyhow=True)
+
+
+def _leave_index(
+    store: WritableStore,
+    layout: Layout,
+    hashes: Collection[str],
+    kept: Sequence[Binary],
+    *,
+    anyhow: bool = False,
+) -> None:
     if not hashes:
         return
     if layout != 2:
         from stackyard.edges.mirrors.indexing import remove_from_index
 
-        remove_from_index(store, hashes)
+        remove_from_index(store, hashes, anyhow=anyhow)
         return
     from stackyard.edges.mirrors.indexing import read_index
 

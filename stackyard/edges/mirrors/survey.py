@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from stackyard.binary import SPEC_BYTES, Binary, gunzip
+from stackyard.binary import SPEC_BYTES, Binary, unpacked
 from stackyard.edges.mirrors.layouts import list_manifests, manifest_keys, read_binary
 from stackyard.edges.parallel import Tick, parallel_map
 from stackyard.edges.stores.store import Listed, Store
@@ -22,7 +22,6 @@ __all__ = ["Survey", "compare", "survey"]
 _RACY_S = 2.0
 _WORKERS = 32
 _TRIAL = 64
-_GZIP = b"\x1f\x8b"
 
 
 class Differences(NamedTuple):
@@ -48,6 +47,10 @@ class Survey(NamedTuple):
     entries: Mapping[str, Entry]
     others: Mapping[str, Node]
     problems: Mapping[str, str]
+
+    def find(self, dag_hash: str) -> Node | None:
+        """A node that was read, whether there is a binary of it or not."""
+        return self.others.get(dag_hash) or self.nodes.get(dag_hash)
 
 
 class _Read(NamedTuple):
@@ -97,11 +100,14 @@ def survey(  # noqa: PLR0913 - passed by name
         # Somebody took a dependency for a binary that proved corrupt: ask who depends on it.
         reader.known = known
         again = [(read.hash, read.listed) for read in good.values() if _needs(read, holes)]
+        for dag_hash, _ in again:
+            del good[dag_hash]
         for read in filter(None, parallel_map(reader.read, again, workers=workers or _WORKERS)):
             if read.problem:
                 problems[read.listed.key] = read.problem
-                del good[read.hash]
-                known.discard(read.hash)
+            else:
+                good[read.hash] = read
+        known = {*recorded, *differences.same, *good}
     racy = now - _RACY_S if disk else float("inf")
     return Survey(
         same=differences.same,
@@ -155,10 +161,17 @@ def _holes(good: Iterable[_Read], others: dict[str, Node], known: Collection[str
             pending += others[dag_hash].children
         else:
             holes.add(dag_hash)
-    while leading := {key for key, node in others.items() if holes.intersection(node.children)}:
-        holes |= leading
-        for key in leading:
-            del others[key]
+    users: dict[str, list[str]] = {}
+    for key, node in others.items() if holes else ():
+        for child in node.children:
+            users.setdefault(child, []).append(key)
+    pending = list(holes)
+    while pending:
+        for key in users.get(pending.pop(), ()):
+            if key not in holes:
+                holes.add(key)
+                pending.append(key)
+                del others[key]
     return holes
 
 
@@ -214,8 +227,7 @@ class _Reader:
             if not self._store.exists(key):
                 return None
             raise CorruptError("the spec that it names is not there") from None
-        where = f"{self._store.url}/{key}"
-        return gunzip(data, SPEC_BYTES, where) if data.startswith(_GZIP) else data
+        return unpacked(data, f"{self._store.url}/{key}")
 
 
 def _checked(store: Store, binary: Binary) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from stackyard.binary import SPEC_BYTES, Binary, Blob, Metadata, parse_metadata
+from stackyard.binary import SPEC_BYTES, Binary, Blob, parse_metadata, unpacked
 from stackyard.edges.mirrors.contents import Manifests, Tolerance
 from stackyard.edges.mirrors.layouts import manifest_keys
 from stackyard.edges.parallel import parallel_map
@@ -22,7 +22,8 @@ from stackyard.errors import (
 )
 from stackyard.fetch import check_metadata, spec_name
 from stackyard.lock import Spec, parse_node
-from stackyard.mirror import Layout, manifest_hash
+from stackyard.mirror import manifest_hash
+from stackyard.nodes import first_node, is_whole
 from stackyard.verify import Fault, gzip_problem
 
 __all__ = ["Read", "Seen", "check_binaries", "difference", "manifest_faults", "read_whole"]
@@ -87,6 +88,7 @@ def check_binaries(  # noqa: PLR0913 - passed by name
     """
     jobs = _jobs(binaries)
     tolerance = Tolerance()
+    known: set[int] = set()
 
     def work(job: _Job) -> Seen:
         try:
@@ -96,10 +98,14 @@ def check_binaries(  # noqa: PLR0913 - passed by name
         except StoreError as error:
             return Seen(tuple(_unread(job, tolerance.note(error))), {}, 1, 0)
         on_bytes(read.size_bytes)
-        return _judge(store, job, read)
+        return _judge(store, job, read, known)
 
     seen = parallel_map(work, jobs, workers=workers, tick=tick)
-    old = [_judge_v2(store, binary) for binary in binaries if binary.spec is None]
+    old = [
+        _judge_spec(binary, partial(_v2_spec, store, binary))
+        for binary in binaries
+        if binary.spec is None
+    ]
     return Seen(
         faults=tuple(fault for one in (*seen, *old) for fault in one.faults),
         names={key: name for one in (*seen, *old) for key, name in one.names.items()},
@@ -172,7 +178,7 @@ def _unread(job: _Job, error: StoreError) -> Iterator[Fault]:
         yield Fault(kind, job.blob.key, text, binary.hash, binary.key)
 
 
-def _judge(store: Store, job: _Job, read: Read) -> Seen:
+def _judge(store: Store, job: _Job, read: Read, known: set[int]) -> Seen:
     faults: list[Fault] = []
     right: list[Binary] = []
     roles = ((job.tarball_of, "tarball"), (job.spec_of, "spec"))
@@ -191,7 +197,7 @@ def _judge(store: Store, job: _Job, read: Read) -> Seen:
             )
     names: dict[str, str] = {}
     for binary in right:
-        judged = _judge_spec(store, binary, partial(_metadata, store, binary, read))
+        judged = _judge_spec(binary, partial(_spec, store, binary, read, known))
         faults += judged.faults
         names.update(judged.names)
     return Seen(tuple(faults), names, 1, read.size_bytes)
@@ -208,26 +214,39 @@ def difference(blob: Blob, read: Read) -> str:
     return ""
 
 
-def _metadata(store: Store, binary: Binary, read: Read) -> Metadata:
-    where = f"{store.url}/{binary.spec.key if binary.spec else binary.key}"
+def _spec(store: Store, binary: Binary, read: Read, known: set[int]) -> tuple[Spec, Sequence[str]]:
+    """The spec of a binary and the keys where Spack looks for it, by its blob.
+
+    ``known`` is that of ``is_whole``.
+    """
+    assert binary.spec  # noqa: S101 - that is the blob
+    where = f"{store.url}/{binary.spec.key}"
     if read.size_bytes > SPEC_BYTES:
         raise CorruptError(f"the metadata have more than {SPEC_BYTES} bytes", where=where)
-    return parse_metadata(read.data, where)
+    data = unpacked(read.data, where)
+    if not is_whole(data, known):
+        spec = check_metadata(parse_metadata(data, where), binary, where)
+    elif (spec := first_node(data, where)[1]).hash != binary.hash:
+        raise CorruptError(f"it is the binary of another spec, {spec_name(spec)}", where=where)
+    return spec, manifest_keys(spec, binary.layout, {})
 
 
-def _judge_v2(store: Store, binary: Binary) -> Seen:
+def _v2_spec(store: Store, binary: Binary) -> tuple[Spec, Sequence[str]]:
+    """The same by its manifest; layout 2 has the compiler's name in its paths, which is a node."""
     where = f"{store.url}/{binary.key}"
-    return _judge_spec(store, binary, lambda: parse_metadata(binary.manifest, where))
+    metadata = parse_metadata(binary.manifest, where)
+    spec = check_metadata(metadata, binary, where)
+    try:
+        specs = [parse_node(node, metadata.format) for node in metadata.nodes]
+    except LockError as error:
+        raise CorruptError(error.message) from None
+    return spec, manifest_keys(spec, 2, {one.hash: one for one in specs})
 
 
-def _judge_spec(store: Store, binary: Binary, parse: Callable[[], Metadata]) -> Seen:
+def _judge_spec(binary: Binary, look: Callable[[], tuple[Spec, Sequence[str]]]) -> Seen:
     """Whether the metadata are those of the binary, and the manifest lies where Spack looks."""
     try:
-        metadata = parse()
-        where = f"{store.url}/{binary.key}"
-        check_metadata(metadata, binary, where)
-        spec = metadata.spec(where)
-        keys = manifest_keys(spec, binary.layout, _nodes(binary.layout, metadata))
+        spec, keys = look()
     except StoreError as error:
         return Seen((Fault("spec", binary.key, error.message, binary.hash, binary.key),), {}, 0, 0)
     faults: tuple[Fault, ...] = ()
@@ -235,14 +254,3 @@ def _judge_spec(store: Store, binary: Binary, parse: Callable[[], Metadata]) -> 
         text = f"Spack looks for it at {keys[0]}"
         faults = (Fault("spec", binary.key, text, binary.hash, binary.key),)
     return Seen(faults, {binary.hash: spec_name(spec)}, 0, 0)
-
-
-def _nodes(layout: Layout, metadata: Metadata) -> Mapping[str, Spec]:
-    """Layout 2 has the compiler's name in its paths, and that is a node of its own."""
-    if layout != 2:
-        return {}
-    try:
-        specs = [parse_node(node, metadata.format) for node in metadata.nodes]
-    except LockError as error:
-        raise CorruptError(error.message) from None
-    return {spec.hash: spec for spec in specs}

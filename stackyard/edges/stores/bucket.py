@@ -131,6 +131,7 @@ class Bucket:
         check_key(prefix, prefix=True)
         begin = f"{self._prefix}{prefix}"
         query = {"list-type": "2", "encoding-type": "url", "prefix": begin, "max-keys": "1000"}
+        seen: set[str] = set()
         while True:
             reply = self.ask("GET", None, query=query, max_bytes=_PAGE_BYTES)
             if not reply.good:
@@ -140,8 +141,11 @@ class Bucket:
                 key = found.key[len(self._prefix) :]
                 if found.key.startswith(begin) and _is_key(key):
                     yield Listed(key, found.size_bytes, found.modified_s, found.stamp)
-            if not page.token or page.token == query.get("continuation-token"):
+            if not page.token:
                 return
+            if page.token in seen:
+                raise CorruptError("the listing goes round in a circle", where=self.url)
+            seen.add(page.token)
             query = {**query, "continuation-token": page.token}
 
     # --- writing ---

@@ -21,9 +21,9 @@ from stackyard.errors import (
     UnreachableError,
 )
 
-__all__ = ["WORK_FOLDER", "FileStore", "locked_folder", "unwritable"]
+__all__ = ["WORK_FOLDER", "FileStore", "unwritable"]
 
-_CREATE = "create the folder, fix the mirror's URL, or plan without mirrors: --no-prune"
+_CREATE = "create the folder, or fix the mirror's URL"
 _LOCK_FILE = ".stackyard.lock"
 #: Unfinished files are here; no list shows them.
 WORK_FOLDER = ".stackyard"
@@ -38,13 +38,20 @@ class FileStore:
     long as somebody writes it, so that the next writer can remove what a killed one left.
     """
 
-    atomic = True
-
     def __init__(self, root: str | Path) -> None:
         self._root = os.path.abspath(os.path.expanduser(root))  # noqa: PTH100, PTH111
         self._real: str | None = None
         self._real_folders: dict[str, str] = {}
         self._swept = False
+        self._locks: bool | None = None
+
+    @property
+    def atomic(self) -> bool:
+        """False on a file system without locks, as Lustre is often mounted."""
+        if self._locks is None and self.is_there:
+            with suppress(StoreError), self._locked():
+                pass
+        return self._locks is not False
 
     @property
     def url(self) -> str:
@@ -102,8 +109,7 @@ class FileStore:
     def adopt(self, key: str, path: Path) -> None:
         """Move a finished file, which lies on the same file system, to its place.
 
-        A link there is replaced and not followed. Folders are looked at once: whoever puts a link
-        in place of one later may write there anyhow.
+        A link there is replaced and not followed.
         """
         check_key(key)
         folder, _, name = key.rpartition("/")
@@ -113,13 +119,18 @@ class FileStore:
             raise self._unwritable(error, key) from None
 
     def _real_folder(self, folder: str) -> str:
-        """What ``_inside`` says of a folder, with fewer looks at the disk where there are many."""
+        """What ``_inside`` says of a folder, with fewer looks at the disk where there are many.
+
+        Each is looked at once: whoever puts a link in place of one later may write there anyhow.
+        """
         known = self._real_folders.get(folder)
         if known is None:
             parent, _, name = folder.rpartition("/")
             known = os.path.join(self._real_folder(parent), name) if name else self._inside("")  # noqa: PTH118
             if os.path.islink(known):  # noqa: PTH114
                 known = self._inside(folder)
+            elif not os.path.isdir(known):  # noqa: PTH112
+                return known  # and when it is there it is looked at
             self._real_folders[folder] = known
         return known
 
@@ -128,16 +139,14 @@ class FileStore:
         return Versioned(data, _version(data))
 
     def create(self, key: str, data: bytes) -> str:
-        self._make_root()
-        with locked_folder(self._root):
+        with self._locked():
             if self.exists(key):
                 raise ConflictError("it is there already", where=self._where(key))
             self.write(key, data)
         return _version(data)
 
     def replace(self, key: str, data: bytes, version: str) -> str:
-        self._make_root()
-        with locked_folder(self._root):
+        with self._locked():
             try:
                 same = self.read_version(key).version == version
             except NotFoundError:
@@ -165,6 +174,21 @@ class FileStore:
             with suppress(OSError):
                 os.rmdir(self._work_folder())  # noqa: PTH106
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's advisory lock, where there are locks."""
+        self._make_root()
+        try:
+            number = _lock(self._root)
+        except OSError as error:
+            raise self._unwritable(error, "") from None
+        self._locks = number is not None
+        try:
+            yield
+        finally:
+            if number is not None:
+                os.close(number)
+
     def _work_folder(self) -> str:
         return os.path.join(self._root, WORK_FOLDER)  # noqa: PTH118
 
@@ -178,7 +202,7 @@ class FileStore:
         """Fill a new file and move it to its place."""
         check_key(key)
         self._make_root()
-        target = self._inside(key)
+        target = self._target(key)
         temporary = ""
         try:
             temporary, number = self._temporary()
@@ -193,6 +217,12 @@ class FileStore:
                     os.unlink(temporary)  # noqa: PTH108
             raise self._unwritable(error, key) from None
 
+    def _target(self, key: str) -> str:
+        """Where a key is written to: a link in the place of the file is followed within the folder."""
+        folder, _, name = key.rpartition("/")
+        path = os.path.join(self._real_folder(folder), name)  # noqa: PTH118
+        return self._inside(key) if os.path.islink(path) else path  # noqa: PTH114
+
     def _move(self, temporary: str, target: str) -> None:
         for _ in range(_MOVES):
             try:
@@ -206,7 +236,7 @@ class FileStore:
     def _temporary(self) -> tuple[str, int]:
         """A new locked file in the folder for unfinished ones, and its number."""
         folder = self._work_folder()
-        self._inside(WORK_FOLDER)
+        self._real_folder(WORK_FOLDER)
         if not self._swept:
             self._swept = True
             _sweep(folder)
@@ -267,8 +297,7 @@ class FileStore:
     def _opened(self, key: str) -> Iterator[_File]:
         check_key(key)
         try:
-            # Without O_NONBLOCK a named pipe on the mirror would stop us for ever.
-            number = os.open(self._inside(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            number = self._open(key)
         except OSError as error:
             raise self._problem(error, key) from None
         try:
@@ -278,6 +307,19 @@ class FileStore:
             yield _File(number, status.st_size, self._where(key))
         finally:
             os.close(number)
+
+    def _open(self, key: str) -> int:
+        """A file descriptor; a link in the place of the file is followed within the folder."""
+        folder, _, name = key.rpartition("/")
+        # Without O_NONBLOCK a named pipe on the mirror would stop us for ever.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        path = os.path.join(self._real_folder(folder), name)  # noqa: PTH118
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EMLINK):  # the latter on BSD
+                raise
+        return os.open(self._inside(key), flags)
 
     def _problem(self, error: OSError, key: str) -> StoreError:
         where = self._where(key)
@@ -301,41 +343,42 @@ class FileStore:
 def unwritable(error: OSError, where: str) -> StoreError:
     """What to tell people about a file or folder that could not be written."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DeniedError("we may not write it", where=where, hint="look at its permissions")
+        hint = "look at its permissions"
+        if error.errno == errno.EROFS:
+            hint = "its file system can only be read"
+        return DeniedError("we may not write it", where=where, hint=hint)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError("the disk is full", where=where, hint="make room and run it again")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return StoreError("a file stands where a folder should be, or the other way", where=where)
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        hint = "move it away, or name another folder"
+        return StoreError("a file stands where a folder should be", where=where, hint=hint)
+    if error.errno == errno.EISDIR:
+        hint = "move it away"
+        return StoreError("a folder stands where a file should be", where=where, hint=hint)
     return UnreachableError(f"it cannot be written: {error.strerror}", where=where)
 
 
-@contextmanager
-def locked_folder(folder: str | Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a folder's advisory lock; ``waiting`` is called once if somebody else has it.
+def _lock(folder: str) -> int | None:
+    """Wait for a folder's lock; gives what is open as long as it is held, None where there are none.
 
     The lock is on the folder itself, so that nothing is left in it. A file server that cannot do
     this (NFS wants a file that is open for writing) gets a file for it.
     """
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    ways = (
+        (folder, os.O_RDONLY | os.O_DIRECTORY),
+        (os.path.join(folder, _LOCK_FILE), os.O_RDWR | os.O_CREAT),  # noqa: PTH118
+    )
+    for path, flags in ways:
+        number = os.open(path, flags | os.O_CLOEXEC, 0o666)
         try:
-            _lock(number, waiting)
-        except OSError:
+            fcntl.flock(number, fcntl.LOCK_EX)
+        except OSError as error:
             os.close(number)
-            path = os.path.join(folder, _LOCK_FILE)  # noqa: PTH118
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            _lock(number, waiting)
-        yield
-    finally:
-        os.close(number)
-
-
-def _lock(number: int, waiting: Callable[[], None]) -> None:
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(number, fcntl.LOCK_EX)
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+                return None
+        else:
+            return number
+    return None
 
 
 def _sweep(folder: str) -> None:

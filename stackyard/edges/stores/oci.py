@@ -1,4 +1,4 @@
-"""A mirror in a registry of container images, as a store; and Spack's images and index in it.
+"""A mirror in a registry of container images, as a store.
 
 A key under ``manifests/`` is a tag or a digest, one under ``blobs/`` a digest; a registry has
 nothing else. Manifests and blobs are written only whole, and blobs only as what their digest says.
@@ -6,40 +6,31 @@ nothing else. Manifests and blobs are written only whole, and blobs only as what
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import re
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
 
 from requests.utils import parse_header_links
 
-from stackyard.binary import SPEC_BYTES, Blob, Metadata
-from stackyard.edges.mirrors.transfer import download
 from stackyard.edges.settings import Environment
 from stackyard.edges.stores.github_packages import Packages
-from stackyard.edges.stores.registry import TRIES, Answer, Part, Registry
+from stackyard.edges.stores.lines import without
+from stackyard.edges.stores.registry import TRIES, Answer, Registry
 from stackyard.edges.stores.store import (
     INDEX_BYTES,
     MANIFEST_BYTES,
-    PIECE_BYTES,
     Access,
     Listed,
-    Store,
     Versioned,
-    WritableStore,
     check_key,
 )
+from stackyard.edges.stores.uploads import Habits, Upload
 from stackyard.errors import (
     ConflictError,
     CorruptError,
@@ -47,54 +38,27 @@ from stackyard.errors import (
     StoreError,
     UnreachableError,
 )
-from stackyard.lock import Spec
 from stackyard.mirror import parse_json
 from stackyard.oci import (
-    INDEX_TAG,
     INDEX_TYPES,
     MANIFEST_TYPES,
     MANIFESTS,
-    Layer,
     Reference,
-    describe,
-    descriptor,
     digest_in,
-    digest_key,
-    image_config,
-    image_manifest,
     is_tag,
-    last_layer,
     manifest_key,
     media_type_of,
-    parse_image,
     parse_reference,
-    runtime_order,
-    spec_tag,
 )
 
-__all__ = [
-    "OciStore",
-    "find_layer",
-    "push_binary",
-    "read_index_blob",
-]
+__all__ = ["OciStore"]
 
-#: Up to here a blob is sent at one go, which all registries take and most are quickest with.
-WHOLE_BYTES = 2**30
-#: One request of an upload in several; some registries refuse more, none wants more.
-PART_BYTES = 16 * 2**20
-_LEAST_PART_BYTES = 2**20
-_LARGEST_PART_BYTES = 2**30
 _LARGEST_PAGE = 64 * 2**20
 _PAGE = 1000
 _PAGES = 100_000
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
-_OCTETS = "application/octet-stream"
 _GITHUB = "ghcr.io"
-_SOURCE = "org.opencontainers.image.source"
-#: Answers of a registry that wants a blob in parts.
-_NOT_WHOLE = frozenset({405, 411, 413, 501})
 _NO_DELETE = (
     "docker-registry needs storage.delete.enabled; others delete in their web pages, or by rules "
     "for how long images are kept"
@@ -121,7 +85,7 @@ class OciStore:
         self.reference: Reference = parse_reference(url)
         self._registry = Registry(self.reference, access, timeout_s=timeout_s, sleep=sleep)
         self._sleep = sleep
-        self._habits = _Habits()
+        self._habits = Habits()
         self._packages: Packages | None = None
         self._lock = Lock()
 
@@ -190,7 +154,7 @@ class OciStore:
                 raise self._registry.refused(answer, where)
             if answer.status == 206:
                 self._check_range(answer, key, start)
-            yield _behind(pieces, start if answer.status == 200 else 0)
+            yield without(pieces, start if answer.status == 200 else 0)
 
     def _check_range(self, answer: Answer, key: str, start: int) -> None:
         given = answer.headers.get("Content-Range", "")
@@ -360,26 +324,6 @@ class OciStore:
             registry.ask("DELETE", place, where=where, scopes=registry.scopes("pull", "push"))
         return answer.status == 201
 
-    def can_copy_from(self, other: Store) -> bool:
-        """Whether the other store is a repository of the same registry."""
-        mine = self.reference._replace(name="")
-        return isinstance(other, OciStore) and other.reference._replace(name="") == mine
-
-    def copy_from(self, other: Store, key: str, target_key: str) -> None:
-        """Take a blob over, inside the registry if it does that, else through this machine.
-
-        Raises CorruptError for other bytes than the digest says, and what both stores raise.
-        """
-        digest = digest_in(target_key)
-        if self.exists(target_key):
-            return
-        if isinstance(other, OciStore) and self.mount_from(other.reference.name, digest):
-            return
-        with TemporaryDirectory(prefix="stackyard-") as folder:
-            path = Path(folder, "blob")
-            download(other, Blob(key, None, digest.removeprefix("sha256:")), path)
-            self.upload(target_key, path)
-
     def _put_manifest(self, key: str, data: bytes) -> None:
         where = self._where(key)
         kind = media_type_of(data, where)
@@ -406,7 +350,7 @@ class OciStore:
                 return
             try:
                 with opened() as file:
-                    _Upload(self._registry, self._habits, digest, size, file, where).run()
+                    Upload(self._registry, self._habits, digest, size, file, where).run()
             except UnreachableError as error:  # where it broke off nobody knows: begin anew
                 problem = error
             else:
@@ -446,134 +390,6 @@ class OciStore:
         )
 
 
-@dataclass(slots=True)
-class _Habits:
-    """What we have learnt about a registry."""
-
-    in_parts: bool = False  # it refused a blob at one go
-
-
-class _Upload:
-    """One blob on its way into a repository."""
-
-    def __init__(  # noqa: PLR0913, PLR0917 - made in one place
-        self,
-        registry: Registry,
-        habits: _Habits,
-        digest: str,
-        size: int,
-        file: IO[bytes],
-        where: str,
-    ) -> None:
-        self._registry = registry
-        self._habits = habits
-        self._scopes = registry.scopes("pull", "push")
-        self._digest = digest
-        self._size = size
-        self._file = file
-        self._where = where
-        self._least = _LEAST_PART_BYTES
-        self._broken = False  # a part broke off, and nobody knows whether it was taken twice
-
-    def run(self) -> None:
-        """Raises UnreachableError if it may go better from the beginning, else what is wrong."""
-        place = self._begin()
-        if self._size <= WHOLE_BYTES and not self._habits.in_parts:
-            answer = self._send("PUT", self._finished(place), 0, self._size)
-            if answer.status in (200, 201, 204):
-                return
-            if answer.status not in _NOT_WHOLE and answer.code != "UNSUPPORTED":
-                raise self._refused(answer)
-            self._habits.in_parts = True
-            place = self._begin()
-        self._send_parts(place)
-
-    def _begin(self) -> str:
-        url = f"{self._registry.reference.endpoint}/blobs/uploads/"
-        answer = self._registry.ask("POST", url, where=self._where, scopes=self._scopes)
-        if answer.status != 202:
-            raise self._refused(answer)
-        least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        if least.isascii() and least.isdigit():
-            self._least = min(max(int(least), _LEAST_PART_BYTES), _LARGEST_PART_BYTES)
-        return self._registry.place(answer, self._where)
-
-    def _send_parts(self, place: str) -> None:
-        start, length, failures = 0, max(PART_BYTES, self._least), 0
-        while start < self._size:
-            end = min(start + length, self._size)
-            try:
-                answer = self._send("PATCH", place, start, end - start)
-            except UnreachableError:
-                end = start
-                self._broken = True
-                failures += 1
-                if failures >= TRIES:
-                    raise
-                answer = self._registry.ask("GET", place, where=self._where, scopes=self._scopes)
-            if answer.status == 413 and length > self._least:
-                length = max(length // 4, self._least)
-                continue
-            if answer.status not in (201, 202, 204, 416):
-                raise self._refused(answer)
-            reached = self._reached(answer, end if answer.status in (201, 202) else start)
-            failures = 0 if reached > start else failures + 1
-            if failures >= TRIES:
-                raise UnreachableError("the registry takes no more of it", where=self._where)
-            start = reached
-            if answer.headers.get("Location"):
-                place = self._registry.place(answer, self._where)
-        answer = self._send("PUT", self._finished(place), self._size, 0)
-        if answer.status not in (200, 201, 204):
-            raise self._refused(answer)
-
-    def _reached(self, answer: Answer, otherwise: int) -> int:
-        """How much the registry has now, as it says: ``Range: 0-1023``."""
-        match = re.fullmatch(r"(?:bytes[= ])?0-(\d{1,18})", answer.headers.get("Range", "").strip())
-        if not match:
-            return otherwise
-        # Of an upload that nothing was written to, some say 0-0.
-        reached = int(match[1]) + 1 if match[1] != "0" else 0
-        if reached > self._size:
-            raise UnreachableError("the registry has more of it than there is", where=self._where)
-        return reached
-
-    def _send(self, method: str, place: str, start: int, length: int) -> Answer:
-        headers = {"Content-Type": _OCTETS}
-        if method == "PATCH":
-            headers["Content-Range"] = f"{start}-{start + length - 1}"
-        return self._registry.ask(
-            method,
-            place,
-            where=self._where,
-            scopes=self._scopes,
-            headers=headers,
-            body=(lambda: Part(self._file, start, length)) if length else (lambda: b""),
-            careful=True,
-        )
-
-    def _finished(self, place: str) -> str:
-        parts = urlsplit(place)
-        query = "&".join(filter(None, (parts.query, urlencode({"digest": self._digest}))))
-        return parts._replace(query=query).geturl()
-
-    def _refused(self, answer: Answer) -> StoreError:
-        error = self._registry.refused(answer, self._where)
-        if isinstance(error, NotFoundError) or answer.status == 416:
-            return UnreachableError("the registry has lost the upload", where=self._where)
-        if isinstance(error, CorruptError) and self._broken:
-            return UnreachableError("the registry took a part twice", where=self._where)
-        return error
-
-
-def _behind(pieces: Iterator[bytes], skip: int) -> Iterator[bytes]:
-    """The pieces without so many bytes at their beginning."""
-    for piece in pieces:
-        if skip < len(piece):
-            yield piece[skip:]
-        skip = max(0, skip - len(piece))
-
-
 def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -598,130 +414,3 @@ def _tag_names(body: bytes, where: str) -> list[str]:
         if not isinstance(tag, str) or not is_tag(tag):
             raise CorruptError(f"a tag cannot be {str(tag)[:80]!r}", where=where)
     return tags
-
-
-def read_index_blob(store: Store) -> bytes | None:
-    """The JSON of the index, checked; None without an index. As ``OCIIndexFetcher`` of Spack 1.1.
-
-    Raises CorruptError for one that is cut off, missing or of another digest.
-    """
-    key = manifest_key(INDEX_TAG)
-    try:
-        manifest = store.read(key)
-    except NotFoundError:
-        return None
-    index = parse_image(manifest, f"{store.url}/{key}").layers[0]
-    where = f"{store.url}/{index.blob.key}"
-    if index.size_bytes > INDEX_BYTES:
-        raise CorruptError(f"the index has more than {INDEX_BYTES} bytes", where=where)
-    try:
-        data = store.read(index.blob.key, max_bytes=index.size_bytes)
-    except NotFoundError:
-        raise CorruptError("the index names it, and it is not there", where=where) from None
-    if len(data) != index.size_bytes or _digest(data) != index.digest:
-        raise CorruptError("other bytes came than the index's manifest says", where=where)
-    return data
-
-
-def find_layer(store: Store, spec: Spec) -> Layer | None:
-    """The layer of a spec's image, for the images of what depends on it; None without an image."""
-    key = manifest_key(spec_tag(spec))
-    try:
-        image = parse_image(store.read(key), f"{store.url}/{key}")
-        config = store.read(image.config.blob.key, max_bytes=SPEC_BYTES)
-    except NotFoundError:
-        return None
-    return last_layer(image, config, f"{store.url}/{image.config.blob.key}")
-
-
-def push_binary(  # noqa: PLR0913 - passed by name
-    store: WritableStore,
-    metadata: Metadata,
-    tarball: Path,
-    *,
-    dependencies: Mapping[str, Layer],
-    overwrite: bool = False,
-    annotations: Mapping[str, str] | None = None,
-    timestamp: str = "",
-) -> Layer:
-    """Make an image of a tarball on this disk, whose bytes the caller has verified.
-
-    ``dependencies`` are the layers that are known to be there, by DAG hash; for others the
-    registry is asked, and one that it has not is left out of the image, as Spack does it: Spack
-    reads the last layer only. Blobs are sent first, the manifest last. Gives the package's layer,
-    for the images to come.
-
-    Raises ConflictError for a tag that is there (unless ``overwrite``), CorruptError for a tarball
-    that is not gzip or metadata that is none, and what the store raises.
-    """
-    where = f"{store.url}: {tarball.name}"
-    order = runtime_order(metadata, where)
-    if not order or order[-1].hash != metadata.hash:
-        raise StoreError("an external has no binary", where=where)
-    spec = order[-1]
-    key = manifest_key(spec_tag(spec))
-    if not overwrite and store.exists(key):
-        raise ConflictError("it is there already", where=f"{store.url}/{key}")
-    own = _measure(tarball)
-    store.upload(digest_key(own.checksum), tarball)
-    found = (dependencies.get(one.hash) or find_layer(store, one) for one in order[:-1])
-    layers = [*filter(None, found), own]
-    source = _source(Environment.snapshot())
-    config = image_config(
-        metadata,
-        layers,
-        timestamp=timestamp or datetime.now().astimezone().isoformat(),
-        labels={_SOURCE: source} if source else None,
-    )
-    store.write(descriptor(config, "").blob.key, config)
-    notes = {
-        "org.opencontainers.image.description": describe(spec),
-        "org.opencontainers.image.version": spec.version,
-        **({_SOURCE: source} if source else {}),
-        **(annotations or {}),
-    }
-    manifest = image_manifest(config, layers, notes)
-    if overwrite:
-        store.write(key, manifest)
-    else:
-        store.create(key, manifest)
-    return own
-
-
-def _source(env: Mapping[str, str]) -> str:
-    """The project whose job this is: GitHub links packages with it, and shows it."""
-    if project := env.get("CI_PROJECT_URL"):
-        return project
-    server, name = env.get("GITHUB_SERVER_URL"), env.get("GITHUB_REPOSITORY")
-    return f"{server}/{name}" if server and name else ""
-
-
-def _measure(tarball: Path) -> Layer:
-    """Size and both checksums of a packed tar file, in one pass."""
-    unpacked = hashlib.sha256()
-    with tarball.open("rb") as file:
-        reader = _Hashing(file)
-        try:
-            with gzip.GzipFile(fileobj=reader) as packed:  # type: ignore[call-overload]
-                while piece := packed.read(PIECE_BYTES):
-                    unpacked.update(piece)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise CorruptError(f"it cannot be unpacked: {error}", where=str(tarball)) from None
-        if not reader.size_bytes:
-            raise CorruptError("it cannot be unpacked: it is empty", where=str(tarball))
-        return Layer(reader.sum.hexdigest(), unpacked.hexdigest(), reader.size_bytes)
-
-
-class _Hashing:
-    """A file that hashes what is read of it, from beginning to end."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.sum = hashlib.sha256()
-        self.size_bytes = 0
-        self._file = file
-
-    def read(self, size: int = -1) -> bytes:
-        piece = self._file.read(size)
-        self.sum.update(piece)
-        self.size_bytes += len(piece)
-        return piece

@@ -7,20 +7,16 @@ followed here and not by it, so that nothing of ours goes to another host than t
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.cookiejar import DefaultCookiePolicy
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 import requests
-import requests.adapters
-import requests.auth
 import urllib3.exceptions
 
-from stackyard import __version__
+from stackyard.edges.session import FAILURES, Authorization, failure, open_session
 from stackyard.edges.settings import Environment
 from stackyard.edges.stores.logins import Login, find_login
 from stackyard.edges.stores.store import PIECE_BYTES, Access, public_url
@@ -32,9 +28,6 @@ from stackyard.oci import Reference
 __all__ = ["TRIES", "Answer", "Part", "Registry"]
 
 TRIES = 5
-_THREADS = 64
-#: Bytes of a body that are sent with one call.
-_BLOCK = 2**18
 _REDIRECTS = 5
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({429, 500, 502, 503, 504})
@@ -47,7 +40,7 @@ _LARGEST_ELSEWHERE = 8 * 2**20
 #: A registry checks and stores a large blob before it answers the last request.
 _PATIENCE = 30  # times the time-out
 
-_UNREACHABLE = "try again, fix the mirror's URL, or plan without mirrors: --no-prune"
+_UNREACHABLE = "try again, or fix the mirror's URL"
 _LOGIN = (
     "name variables with user and password in the mirror's entry (access_pair), or run "
     "docker login {domain}"
@@ -60,7 +53,6 @@ _HABITS = {
 }
 
 _Result = TypeVar("_Result")
-_Failure = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 class Part:
@@ -145,7 +137,7 @@ class Registry:
         self._login: Login | None = None
         self._tokens = Tokens(reference, self.login, self.ask_elsewhere)
         self._closed = False
-        self._session = _session()
+        self._session = open_session()
 
     def login(self) -> Login:
         """Who we are here; looked up when somebody asks for the first time."""
@@ -265,8 +257,8 @@ class Registry:
                 )
                 again = not asked.careful or response.status_code in _NOT_TAKEN
                 wait = max(wait, retry_after(response.headers))  # type: ignore[arg-type]
-            except _Failure as error:
-                problem, again = _problem(error, self._timeout_s)
+            except FAILURES as error:
+                problem, again = failure(error, self._timeout_s)
                 again = again and not asked.careful
             if self._closed or not again:
                 break
@@ -316,7 +308,7 @@ class Registry:
             url,
             headers=asked.headers,
             data=asked.body() if asked.body else None,  # a Part will do
-            auth=_Authorization(header),
+            auth=Authorization(header),
             timeout=(self._timeout_s, self._timeout_s * patience),
             allow_redirects=False,
             stream=True,
@@ -376,61 +368,9 @@ class Registry:
         try:
             while piece := _read(response, PIECE_BYTES):
                 yield piece
-        except _Failure as error:
-            problem, _ = _problem(error, self._timeout_s)
+        except FAILURES as error:
+            problem, _ = failure(error, self._timeout_s)
             raise UnreachableError(problem, where=where) from None
-
-
-class _Authorization(requests.auth.AuthBase):
-    """The header, and nothing out of anybody's ``.netrc``, which would take its place."""
-
-    def __init__(self, header: str) -> None:
-        self._header = header
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._header:
-            request.headers["Authorization"] = self._header
-        return request
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Trusts the certificates that this machine trusts, as our other stores and Spack do."""
-
-    def __init__(self) -> None:
-        self._trust = ssl.create_default_context()
-        super().__init__(pool_maxsize=_THREADS)
-
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._trust, blocksize=_BLOCK, **more)
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        own: dict[str, Any] = {"ssl_context": self._trust, "blocksize": _BLOCK}
-        return super().proxy_manager_for(proxy, **own, **more)
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        if verify is True:
-            conn.cert_reqs = "CERT_REQUIRED"
-        else:  # a file that REQUESTS_CA_BUNDLE names
-            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
-
-
-class _Session(requests.Session):
-    """Looks at no redirect: that would read all that comes with it, and stumble over odd URLs."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None, whatever ``resp`` says."""
-
-
-def _session() -> requests.Session:
-    session = _Session()
-    session.headers.update(
-        {"User-Agent": f"stackyard/{__version__}", "Accept-Encoding": "identity"}
-    )
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = _Adapter()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
-    return session
 
 
 def _drained(response: requests.Response, left: int = _DRAIN) -> bytes:
@@ -480,31 +420,3 @@ def _refusal(answer: Answer) -> tuple[type[StoreError], str, str]:
     if 400 <= answer.status < 500:
         return StoreError, f"the registry refuses it ({said})", ""
     return UnreachableError, f"the registry answers {said}", _UNREACHABLE
-
-
-def _problem(error: BaseException, timeout_s: float) -> tuple[str, bool]:
-    """What went wrong, for people; and whether it may go better the next time."""
-    found = list(_causes(error))
-    for cause in found:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {cause.verify_message}", False
-        if isinstance(cause, requests.exceptions.InvalidURL):
-            return "not an http(s) URL with a host", False
-    for cause in found:  # most of what is wrapped around it is an OSError too, without a text
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"no connection: {cause.strerror}", True
-    kinds = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
-    if any(isinstance(cause, kinds) for cause in found):
-        return f"no answer within {timeout_s:g} s", True
-    if any(isinstance(cause, urllib3.exceptions.IncompleteRead) for cause in found):
-        return "the answer is cut off", True
-    return f"no connection: {type(found[-1]).__name__}", True
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it wraps, the innermost last: libraries hide the reason in many places."""
-    seen: list[BaseException] = [error]
-    for one in seen:
-        yield one
-        inner = (*one.args, getattr(one, "reason", None), one.__cause__, one.__context__)
-        seen += [i for i in inner if isinstance(i, BaseException) and i not in seen]

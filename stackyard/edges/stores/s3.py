@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -268,17 +269,26 @@ def _find(access: Access, env: Environment) -> _Found:
     key = named_key(access, env)
     url, what = named_endpoint(access, env)
     region = named_region(env)
-    if key is not None:
-        conceal(key.secret, key.token)
-        return _Found(lambda: key, origin_of(url, what) if url else ("", ""), region)
-    session = _session(access.profile)
-    if not url:
-        url, what = _profile_endpoint(session, env)
+    session = None
+    if key is None or (not (url and region) and _has_settings(env)):
+        session = _session(access.profile)
+        # A role that the environment gives lies in the region of the machine, not of the bucket,
+        # but asking there first is no worse than anywhere else.
+        region = region or session.region_name or ""
+        if not url:
+            url, what = _profile_endpoint(session, env)
     endpoint = origin_of(url, what) if url else ("", "")
-    credentials = session.get_credentials()
-    # A role that the environment gives lies in the region of the machine, not of the bucket, but
-    # asking there first is no worse than anywhere else.
-    return _Found(_renewed(credentials), endpoint, region or session.region_name or "")
+    if key is None:
+        assert session  # noqa: S101 - made above
+        return _Found(_renewed(session.get_credentials()), endpoint, region)
+    conceal(key.secret, key.token)
+    return _Found(lambda: key, endpoint, region)
+
+
+def _has_settings(env: Mapping[str, str]) -> bool:
+    """Whether boto3's file could name endpoint and region beside a key that is written down."""
+    path = env.get("AWS_CONFIG_FILE") or "~/.aws/config"
+    return os.path.isfile(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111, PTH113 - expandvars has no other form
 
 
 def _session(profile: str) -> Session:

@@ -26,13 +26,13 @@ from stackyard.sigv4 import quoted_path, quoted_query
 
 __all__ = ["UNREACHABLE", "Identity", "Part", "Reply", "Request", "Service", "origin_of"]
 
-UNREACHABLE = "try again, fix the mirror's URL, or plan without mirrors: --no-prune"
+UNREACHABLE = "try again, or fix the mirror's URL"
 
 _TRIES = 4
 _BUSY = frozenset({429, 500, 502, 503, 504})
-#: Said with a status that alone would be final: what was sent came too slowly, or two conditional
-#: writes met, and Amazon wants ours again.
-_AGAIN = frozenset({"RequestTimeout", "ConditionalRequestConflict", "SlowDown"})
+#: Said with a status that alone would be final: what was sent came too slowly, two conditional
+#: writes met, or a copy failed after its answer had begun with 200.
+_AGAIN = frozenset({"RequestTimeout", "ConditionalRequestConflict", "SlowDown", "InternalError"})
 _LONGEST_WAIT_S = 60.0
 #: Of an answer that nobody wants so much is read, to keep the connection.
 _DRAIN = 2**16
@@ -168,7 +168,8 @@ class Service:
             if attempt < _TRIES - 1:
                 self._sleep(min(wait, _LONGEST_WAIT_S))
         else:
-            problem += f" ({_TRIES} tries)"
+            # The URL names a bucket, and not where it was looked for.
+            problem += f" ({_TRIES} tries at {self._identity.address()[0]})"
         raise UnreachableError(problem, where=where, hint=UNREACHABLE)
 
     def pieces(self, unread: Sent, where: str) -> Iterator[bytes]:

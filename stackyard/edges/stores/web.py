@@ -51,7 +51,7 @@ _FORBIDDEN = (
     "give user and password in the URL, or make it readable; S3 answers 403 for a missing file "
     "too, unless everybody may list the bucket (s3:ListBucket)"
 )
-_UNREACHABLE = "try again, fix the mirror's URL, or plan without mirrors: --no-prune"
+_UNREACHABLE = "try again, or fix the mirror's URL"
 
 
 class _Request(NamedTuple):
