@@ -1,4 +1,7 @@
-"""Run the benchmarks: ``python -m benchmarks [--spack DIR] [--json] [--only TEXT] [--specs N,N]``."""
+"""Run the benchmarks.
+
+``python -m benchmarks [--spack DIR] [--repository DIR,DIR] [--json] [--only TEXT] [--specs N,N]``
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.cloning import measure_clones
 from benchmarks.fetching import measure_fetches
 from benchmarks.indexing import Measured, measure_index
 from benchmarks.lookups import measure_lookups
 from benchmarks.synthetic import make_lock, make_manifest
+from benchmarks.verifying import measure_verify
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -174,6 +179,44 @@ def bench_fetch(_: argparse.Namespace) -> list[Result]:
     return results
 
 
+def bench_verify(_: argparse.Namespace) -> list[Result]:
+    """Wall time again."""
+    peers = ("openssl", "floor")
+    targets = ("at most 1.1", "reading and hashing")
+    return [
+        Result(
+            f"verify {name}, {peer}", str(ours), str(theirs), ours.wall_s / theirs.wall_s, target
+        )
+        for (name, (ours, theirs)), peer, target in zip(
+            measure_verify(runs=5).items(), peers, targets, strict=True
+        )
+    ]
+
+
+def bench_clone(arguments: argparse.Namespace) -> list[Result]:
+    """By bytes: the network is what people wait for. Nothing is measured without a repository."""
+    results = []
+    for repository in filter(None, arguments.repository.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            costs = dict(measure_clones(Path(repository), Path(folder)))
+        plain, shallow = costs.pop("git clone"), costs.pop("git clone --depth 1")
+        name = f"clone {Path(repository).name.removesuffix('.git')}"
+        results.append(
+            Result(
+                f"{name}, --depth 1",
+                str(costs["first"]),
+                str(shallow),
+                costs["first"].size_bytes / shallow.size_bytes,
+                "about 1",
+            )
+        )
+        for way, ours in costs.items():
+            target = "0" if way in ("from the cache", "there already") else "under 0.1"
+            ratio = ours.size_bytes / plain.size_bytes
+            results.append(Result(f"{name}, {way}", str(ours), str(plain), ratio, target))
+    return results
+
+
 def _project(folder: Path, _: str) -> Path:
     (folder / "invoke.yaml").write_text("stackyard: {limits: {artifact_bytes: 0}}\n")
     return folder
@@ -226,6 +269,8 @@ BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], list[Result]]] = {
     "look-ups": bench_lookups,
     "index": bench_index,
     "fetch": bench_fetch,
+    "clone": bench_clone,
+    "verify": bench_verify,
 }
 
 
@@ -233,6 +278,7 @@ def main() -> None:
     """Run all benchmarks, or those whose name contains ``--only``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spack", default="")
+    parser.add_argument("--repository", default="", help="clones of git repositories to serve")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--specs", default="5000", help="sizes of mirrors, such as 5000,20000")
