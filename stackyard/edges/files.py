@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from stackyard.errors import StackyardError
 
-__all__ = ["read_bytes", "write_files"]
+__all__ = ["claimed", "read_bytes", "write_files"]
 
 AnyPath = TypeVar("AnyPath", bound=str | Path)
 
@@ -115,3 +117,25 @@ def _write_beside(target: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+@contextmanager
+def claimed(folder: Path, what: str) -> Iterator[None]:
+    """Make a folder, and have it alone until the end of the block or of this process.
+
+    Raises StackyardError if somebody else has it, saying ``what`` is going on there, or if it
+    cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("ab")
+    except OSError as problem:
+        raise _failure(folder, problem) from problem
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StackyardError(
+                f"{what} is going on there", where=str(folder), hint="wait until it has ended"
+            ) from None
+        yield

@@ -17,6 +17,7 @@ from stackyard.edges.mirrors.layouts import find_binaries
 from stackyard.edges.mirrors.padding import sample_roots
 from stackyard.edges.parallel import parallel_map
 from stackyard.edges.spack import (
+    Relay,
     Spack,
     find_spack,
     installed,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from stackyard.lock import Spec
     from stackyard.padding import Root
 
-__all__ = ["push_installed"]
+__all__ = ["PushJob", "Stock", "explained", "let_spack_push", "logged_in", "push_installed"]
 
 _WORKERS = 32
 _KEY = "SPACK_SIGNING_KEY"
@@ -49,10 +50,12 @@ _BOTO3 = (
     "install boto3 into the Python that runs Spack (SPACK_PYTHON); or push to a folder, and from "
     "there on: mirror.copy"
 )
+_GOOGLE = _BOTO3.replace("boto3", "google-cloud-storage")
 #: What Spack may say, and what to do then.
 _HINTS = {
     "No module named 'boto3'": _BOTO3,
-    "available for signing": f"set {_KEY}, or add --unsigned",
+    "No module named 'google'": _GOOGLE,
+    "available for signing": f"set {_KEY} (keys.create and keys.export make it), or add --unsigned",
 }
 
 
@@ -81,45 +84,64 @@ def push_installed(work: Work, to: str, place: Place, spack: str, options: Optio
         closing(place.open()) as store,
         opened_environment(work.folder, manifest, work.lock_path) as environment,
     ):
-        job = _Job(work, writable(store), options)
+        job = PushJob(work, writable(store), options)
         stock = job.take_stock(installed(program, environment))
         there = job.look(stock.specs)
         todo = tuple(one for one in stock.specs if options.force or one.hash not in there)
         job.refuse_padding(stock, todo)
-        failure = _run(work, to, place, job, (program, environment), stock, todo)
+        if todo:
+            console.note(f"{len(todo)} of {len(stock.specs)} to push: {store.url}")
+        failure = let_spack_push(work, to, place, job, (program, environment), stock, todo)
         arrived = job.enter(todo, there)
     if failure:
         raise failure
     _tell(stock, todo, arrived, time.monotonic() - begun)
 
 
-def _run(  # noqa: PLR0913, PLR0917 - the middle of the story above
+def let_spack_push(  # noqa: PLR0913, PLR0917 - the middle of the story above
     work: Work,
     to: str,
     place: Place,
-    job: _Job,
+    job: PushJob,
     spack: tuple[Spack, Path],
     stock: Stock,
     todo: Sequence[Spec],
+    *,
+    relayed: Relay | None = None,
 ) -> ToolError | None:
-    """Let Spack push; gives its failure, because what it has pushed counts all the same."""
+    """Let Spack push; gives its failure, because what it has pushed counts all the same.
+
+    ``relayed`` is that of ``stackyard.edges.spack.push``.
+    """
     if not todo:
         return None
-    console.note(f"{len(todo)} of {len(stock.specs)} to push: {job.target.url}")
     program, environment = spack
     # An image can have only those dependencies in it that Spack is told of.
     named = stock.specs if job.is_registry else todo
     hashes = [one.hash for one in named]
     try:
         with _pushing(work, to, place, job, program) as (run, arguments, scope):
-            push(run, environment, scope, hashes, arguments, whole=job.is_registry)
+            push(
+                run,
+                environment,
+                scope,
+                hashes,
+                arguments,
+                whole=job.is_registry,
+                relayed=relayed,
+            )
     except ToolError as error:
-        hints = [hint for said, hint in _HINTS.items() if said in error.message]
-        return ToolError(error.message, hint="; ".join(hints))
+        return explained(error)
     return None
 
 
-class _Job:
+def explained(error: ToolError) -> ToolError:
+    """The failure of Spack with what to do about it, where that is known."""
+    hints = [hint for said, hint in _HINTS.items() if said in error.message]
+    return ToolError(error.message, hint="; ".join(hints))
+
+
+class PushJob:
     """A push under way, as far as the mirror is concerned."""
 
     def __init__(self, work: Work, target: WritableStore, options: Options) -> None:
@@ -219,11 +241,13 @@ class _Job:
 
 @contextmanager
 def _pushing(
-    work: Work, to: str, place: Place, job: _Job, spack: Spack
+    work: Work, to: str, place: Place, job: PushJob, spack: Spack
 ) -> Iterator[tuple[Spack, Sequence[str], Path]]:
     """Spack with its variables, the arguments for signing, and the scope that names the mirror."""
     found = named_mirror(work.project, to, flag="--to", push=True, stack=work.stack.name)
     connection = found[0].push if found else Connection(place.url)
+    if job.is_registry:
+        connection = logged_in(connection, place, work)
     # Spack wants a URL where a user may name a folder.
     url = job.target.url if isinstance(job.target, FileStore) else place.url
     signed = not job.unsigned(place)
@@ -234,6 +258,19 @@ def _pushing(
         variables = {**spack.variables, **extra, **keyring}
         force = ("--force",) if job.force else ()
         yield spack._replace(variables=variables), (*arguments, *force), scope
+
+
+def logged_in(connection: Connection, place: Place, work: Work) -> Connection:
+    """With the login that we have to a registry: Spack looks into no file of Docker's."""
+    if connection.secret or connection.secret_variable:
+        return connection
+    from stackyard.edges.stores.logins import find_login
+    from stackyard.oci import parse_reference
+
+    login = find_login(parse_reference(place.url), place.access, work.project.env)
+    if not login.password:
+        return connection
+    return connection._replace(id=login.user, secret=login.password)
 
 
 @contextmanager
