@@ -18,7 +18,9 @@ __all__ = [
     "file_at",
     "files_below",
     "find_refs",
+    "head",
     "is_shallow",
+    "remotes",
     "top",
 ]
 
@@ -120,6 +122,19 @@ def is_shallow(repository: Path) -> bool:
     """Whether history, and with it refs, may be missing from the clone."""
     output = _git(repository, "rev-parse", "--is-shallow-repository")
     return output.stdout.strip() == b"true"
+
+
+def head(repository: Path) -> str:
+    """The commit that is checked out. Raises ConfigError where there is none."""
+    return _commit(repository, "HEAD", "git")
+
+
+def remotes(repository: Path) -> tuple[str, ...]:
+    """URLs of the remotes, ``origin`` first; none outside of a repository."""
+    output = _git(repository, "config", "--null", "--get-regexp", r"^remote\..*\.url$")
+    entries = output.stdout.decode(errors="replace").split("\0") if not output.code else []
+    pairs = [entry.partition("\n")[::2] for entry in entries if entry]
+    return tuple(url for _, url in sorted(pairs, key=lambda pair: pair[0] != "remote.origin.url"))
 
 
 def files_below(repository: Path, commit: str, folder: str) -> Mapping[str, str]:
