@@ -68,21 +68,14 @@ MARKS = {name: f"\0{name}\0" for name in SPEC_VARIABLES}
 _SERVICE_JOBS = ("copy", "cleanup", "noop", "reindex", "signing")
 _JOBS = ("any", "build", *_SERVICE_JOBS)
 
+_BUILD = ("cd {env_dir}", "spack env activate --without-view .")
 _DEFAULTS: tuple[Tree, ...] = (
-    {
-        "build-job": {
-            "script": [
-                "cd {env_dir}",
-                "spack env activate --without-view .",
-                "spack ci rebuild",
-            ]
-        }
-    },
     {"noop-job": {"script": ['echo "All specs already up to date, nothing to rebuild."']}},
 )
 _REINDEX: Tree = {
     "reindex-job": {"script:": ["spack buildcache update-index --keys {index_target_mirror}"]}
 }
+_OWN_REINDEX = "stackyard mirror.index --url {index_target_mirror}"
 _CLEANUP: Tree = {
     "cleanup-job": {"script:": ["spack -d mirror destroy {mirror_prefix}/$CI_PIPELINE_ID"]}
 }
@@ -118,18 +111,23 @@ class Attributes(NamedTuple):
     services: Mapping[str, Tree]
 
 
-def make_attributes(
+def make_attributes(  # noqa: PLR0913 - what is optional is passed by name
     ci: Tree,
     specs: Sequence[Spec],
     lock: Lock,
     *,
     fix: frozenset[str] = frozenset(),
     dynamic: DynamicMapping | None = None,
+    own_index: bool = False,
+    tests: bool = False,
+    reserved_tags: bool = True,
 ) -> Attributes:
     """Apply the whole ``ci`` section (validated, includes merged) to the jobs of ``specs``.
 
     ``fix`` names defects of Spack that are to be mended (see ``stackyard.defects``). ``dynamic``
-    answers dynamic mappings; without it they are left out.
+    answers dynamic mappings; without it they are left out. ``own_index`` gives the reindex job our
+    script in place of Spack's; ``tests`` makes the default build script run packages' tests;
+    without ``reserved_tags`` the signing job asks for no more runner tags than it is given.
 
     Raises SpecError for a match string that cannot be parsed or settled, StackError where an entry
     leaves a job without what it needs.
@@ -143,7 +141,10 @@ def make_attributes(
         for number, entry in enumerate(ci.get("pipeline-gen") or ())
         if "submapping" in _plain_keys(entry)
     ]
-    for section in reversed(_entries(ci, fix)):
+    entries = _entries(ci, fix, own_index=own_index, tests=tests)
+    if not reserved_tags:
+        entries = [entry for entry in entries if entry is not _SIGNING]
+    for section in reversed(entries):
         if "submapping" in section:
             rules = _Rules(section, lock, matcher, fix, places.pop())
             groups = [part for group in groups for part in rules.split(group)]
@@ -155,16 +156,19 @@ def make_attributes(
     return Attributes(tuple(groups), services)
 
 
-def _entries(ci: Tree, fix: frozenset[str]) -> list[Tree]:
+def _entries(ci: Tree, fix: frozenset[str], *, own_index: bool, tests: bool) -> list[Tree]:
     user: list[Tree] = [_plain_keys(entry) for entry in ci.get("pipeline-gen") or ()]
     if "trailing-colon" not in fix:
         user = [loaded_values(entry) for entry in user]
     if "any-script" in fix:
         user = [part for entry in user for part in _without_service_scripts(entry)]
-    overrides, defaults = [_REINDEX, _CLEANUP, _SIGNING, _RESERVED], list(_DEFAULTS)
+    reindex = {"reindex-job": {"script:": [_OWN_REINDEX]}} if own_index else _REINDEX
+    overrides, defaults = [reindex, _CLEANUP, _SIGNING, _RESERVED], list(_DEFAULTS)
+    rebuild = "spack ci rebuild --tests" if tests else "spack ci rebuild"
+    defaults.append({"build-job": {"script": [*_BUILD, rebuild]}})
     if "reindex-script" in fix:
-        overrides.remove(_REINDEX)
-        defaults.append({"reindex-job": {"script": _REINDEX["reindex-job"]["script:"]}})
+        overrides.remove(reindex)
+        defaults.append({"reindex-job": {"script": reindex["reindex-job"]["script:"]}})
     if "cleanup-script" in fix:
         overrides.remove(_CLEANUP)
         defaults.append(

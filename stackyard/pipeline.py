@@ -8,6 +8,7 @@ another need implies, common attributes in hidden jobs, and nothing that GitLab 
 from __future__ import annotations
 
 import enum
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from stackyard.attributes import (
     unpack_script,
 )
 from stackyard.errors import LimitError, StackError
+from stackyard.jobs import NOTHING, Extras
 from stackyard.lock import Lock, Spec
 from stackyard.merge import merge_yaml, overrides
 from stackyard.plan import Plan
@@ -84,7 +86,8 @@ class Context(NamedTuple):
     """All that a pipeline depends on beside plan and attributes.
 
     Folders are relative to the project's root, as the jobs see them; ``given_root`` is the text
-    that ``artifacts_root`` was given as.
+    that ``artifacts_root`` was given as. ``index_requirement`` is what the reindex job installs
+    where there is no ``stackyard``; empty, where Spack makes the index.
     """
 
     spack_version: str
@@ -110,6 +113,8 @@ class Context(NamedTuple):
     temporary_storage: str = ""
     limits: Limits = Limits()
     fix: frozenset[str] = frozenset()
+    extras: Extras = NOTHING
+    index_requirement: str = ""
 
     @property
     def concrete_environment(self) -> str:
@@ -486,13 +491,19 @@ def _build_attributes(
             where="spack.ci.pipeline-gen",
             hint="a *-job-remove with script:: ?",
         )
-    attributes["script"] = _build_script(attributes["script"], context)
+    script = _build_script(attributes["script"], context)
+    attributes["script"] = context.extras.folded("stackyard_build", "Build", script)
     for key in ("before_script", "after_script"):
         if key in attributes:
             attributes[key] = unpack_script(attributes[key])
+    attributes = context.extras.around(attributes)
     if context.type is not None:
         tags = [tag for tag in attributes.get("tags") or () if tag not in RESERVED_TAGS]
-        attributes["tags"] = tags + _TYPE_TAGS.get(context.type, [])
+        if context.extras.reserved_tags:
+            tags += _TYPE_TAGS.get(context.type, [])
+        attributes["tags"] = tags
+        if not tags and not context.extras.reserved_tags:
+            del attributes["tags"]
     attributes["artifacts"] = merge_yaml(attributes.get("artifacts") or {}, _artifacts(context))
     attributes["retry"] = merge_yaml(
         {"max": 2, "when": list(conditions)}, attributes.get("retry", {})
@@ -517,7 +528,14 @@ def _artifacts(context: Context) -> dict[str, Any]:
     folders = ["logs", "reproduction", "tests", "user_data"]
     if context.artifacts_buildcache:
         folders.append("mirror")
-    return {"when": "always", "paths": [f"{context.artifacts_root}/{name}" for name in folders]}
+    artifacts: dict[str, Any] = {
+        "when": "always",
+        "paths": [f"{context.artifacts_root}/{name}" for name in folders],
+    }
+    if context.extras.junit:
+        results = f"{context.artifacts_root}/tests/ci-test-results.xml"
+        artifacts["reports"] = {"junit": [results]}
+    return artifacts
 
 
 def _build_script(script: Any, context: Context) -> list[str]:
@@ -577,6 +595,7 @@ def _variables(context: Context) -> dict[str, str]:
         "SPACK_REBUILD_CHECK_UP_TO_DATE": str(context.prune_up_to_date),
         "SPACK_REBUILD_EVERYTHING": str(everything),
         "SPACK_REQUIRE_SIGNING": str(context.require_signing),
+        **context.extras.variables,
         **context.forward,
     }
     if context.artifacts_buildcache:
@@ -613,7 +632,7 @@ def _copy_job(base: Tree, context: Context) -> ServiceJob:
             hint="add it beside buildcache-destination",
         )
     job = {
-        **base,
+        **context.extras.around(base),
         "stage": "copy",
         "needs": [{"job": context.generate_job, "pipeline": context.generate_pipeline}],
         "variables": {
@@ -629,7 +648,7 @@ def _copy_job(base: Tree, context: Context) -> ServiceJob:
 
 def _signing_job(base: Tree, context: Context) -> ServiceJob:
     job = {
-        **base,
+        **context.extras.around(base),
         "script": unpack_script(base["script"]),
         "stage": "stage-sign-pkgs",
         "when": "always",
@@ -647,11 +666,18 @@ def _signing_job(base: Tree, context: Context) -> ServiceJob:
 
 
 def _reindex_job(base: Tree, context: Context) -> ServiceJob:
-    script = [
-        line.replace("{index_target_mirror}", context.push_url)
-        for line in unpack_script(base["script"])
-    ]
-    return ServiceJob("rebuild-index", _last_job(base, script, "stage-rebuild-index"))
+    url, install = context.push_url, []
+    if requirement := context.index_requirement:
+        url = shlex.quote(url)
+        install = [
+            (
+                "command -v stackyard > /dev/null || "
+                f"python3 -m pip install --quiet {shlex.quote(requirement)}"
+            )
+        ]
+    script = [line.replace("{index_target_mirror}", url) for line in unpack_script(base["script"])]
+    job = _last_job(context.extras.around(base), [*install, *script], "stage-rebuild-index")
+    return ServiceJob("rebuild-index", job)
 
 
 def _cleanup_job(base: Tree, context: Context) -> ServiceJob:
@@ -664,7 +690,8 @@ def _cleanup_job(base: Tree, context: Context) -> ServiceJob:
         .replace("{mirror_prefix}", context.temporary_storage)
         for line in unpack_script(base["script"])
     ]
-    return ServiceJob("cleanup", _last_job(base, script, "stage-cleanup"))
+    job = _last_job(context.extras.around(base), script, "stage-cleanup")
+    return ServiceJob("cleanup", job)
 
 
 def _last_job(base: Tree, script: list[str], stage: str) -> dict[str, Any]:

@@ -30,15 +30,21 @@ from stackyard.shape import (
 
 __all__ = [
     "SHAPE",
+    "Aws",
     "Bootstrap",
     "Generate",
+    "GitHubFiles",
+    "GitLabServer",
     "Image",
+    "Jobs",
     "Limits",
     "Pipeline",
     "Prune",
+    "PullRequests",
     "Release",
     "Settings",
     "SpackSource",
+    "StatusPosts",
     "Trust",
     "check_settings",
     "make_settings",
@@ -64,6 +70,76 @@ class Generate(NamedTuple):
     variables: Mapping[str, str] = MappingProxyType({})
     interruptible: bool = True
     before_script: tuple[str, ...] = ()
+
+
+class Aws(NamedTuple):
+    """A role that jobs take by their ID token, in place of keys; ``audience`` is the token's."""
+
+    role: str
+    audience: str = "$CI_SERVER_URL"
+    region: str = ""
+
+
+class Jobs(NamedTuple):
+    """What the jobs of a child pipeline do beside what Spack's generator makes them do.
+
+    ``reserved_tags``: whether they ask for runners with the tags of Spack's own pipelines.
+    """
+
+    clone: bool = False
+    sections: bool = False
+    junit: bool = False
+    reserved_tags: bool = True
+    aws: Aws | None = None
+
+
+class PullRequests(NamedTuple):
+    """``mirror``: where each pull request has a mirror of its own below; empty: they have none.
+
+    It is a URL, or a mirror's entry as in ``spack.yaml``. ``role`` is taken instead of
+    ``jobs.aws.role``; ``keep`` is a time span as GitLab writes it.
+    """
+
+    mirror: str | Mapping[str, Any] = ""
+    role: str = ""
+    keep: str = "2 weeks"
+
+    @property
+    def prefix(self) -> str:
+        """The URL, without a slash at its end."""
+        url = self.mirror if isinstance(self.mirror, str) else str(self.mirror["url"])
+        return url.rstrip("/")
+
+
+class GitLabServer(NamedTuple):
+    """Where pipelines run: the server, and the project's path or number there."""
+
+    url: str = "https://gitlab.com"
+    project: str | int = ""
+
+
+class GitHubFiles(NamedTuple):
+    """Workflows to render. Pushes to ``branches`` start them; ``runner`` is their ``runs-on``.
+
+    ``remote`` is where GitLab's repository takes pushes; empty: at its URL, with a token.
+    """
+
+    workflows: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ("main",)
+    remote: str = ""
+    follow: bool = True
+    runner: str = "ubuntu-latest"
+
+
+class StatusPosts(NamedTuple):
+    """Statuses of commits on GitHub. Where the section is, the parent pipeline posts them.
+
+    ``repository`` empty means that of the CI system, or of the clone's remote.
+    """
+
+    context: str = ""
+    github_url: str = "https://github.com"
+    repository: str = ""
 
 
 class Trust(NamedTuple):
@@ -97,11 +173,13 @@ class Prune(NamedTuple):
 
 
 class SpackSource(NamedTuple):
-    """Which Spack: ``checkout_version`` empty means what the lock says."""
+    """Which Spack, and which packages: what is empty, ``stackyard.pins`` decides."""
 
-    repo: str = "https://github.com/spack/spack.git"
+    repo: str = ""
     ref: str = ""
     checkout_version: str = ""
+    packages_repo: str = ""
+    packages_ref: str = ""
 
 
 class Bootstrap(NamedTuple):
@@ -126,12 +204,32 @@ class Settings:
     fix: frozenset[str] = frozenset()
     trust: Trust = field(default_factory=Trust)
     index: str = "spack"
+    jobs: Jobs = field(default_factory=Jobs)
+    pull_requests: PullRequests = field(default_factory=PullRequests)
+    gitlab: GitLabServer = field(default_factory=GitLabServer)
+    github: GitHubFiles = field(default_factory=GitHubFiles)
+    status: StatusPosts = field(default_factory=StatusPosts)
     image: Image = field(default_factory=Image)
     release: Release = field(default_factory=Release)
     prune: Prune = field(default_factory=Prune)
     spack: SpackSource = field(default_factory=SpackSource)
     pipeline: Pipeline = field(default_factory=Pipeline)
 
+
+#: A mirror's entry in ``spack.yaml`` that fetches and pushes alike.
+_CONNECTION = Map(
+    {
+        "url": TEXT,
+        "access_pair": Map(
+            {"id": TEXT, "id_variable": TEXT, "secret_variable": TEXT},
+            required=("secret_variable",),
+        ),
+        "access_token_variable": TEXT,
+        "profile": TEXT,
+        "endpoint_url": TEXT,
+    },
+    required=("url",),
+)
 
 #: What may stand below ``stackyard:``.
 SHAPE = Map(
@@ -151,6 +249,29 @@ SHAPE = Map(
         "fix": TEXTS,
         "trust": Map({"keys": TEXTS, "fingerprints": TEXTS}),
         "index": Choice(("spack", "stackyard")),
+        "jobs": Map(
+            {
+                "clone": FLAG,
+                "sections": FLAG,
+                "junit": FLAG,
+                "reserved_tags": FLAG,
+                "aws": Map({"role": TEXT, "audience": TEXT, "region": TEXT}, required=("role",)),
+            }
+        ),
+        "pull_requests": Map(
+            {"mirror": Either((TEXT, _CONNECTION)), "role": TEXT, "keep": TEXT},
+        ),
+        "gitlab": Map({"url": TEXT, "project": Either((TEXT, WHOLE))}),
+        "github": Map(
+            {
+                "workflows": List(Choice(("gitlab",))),
+                "branches": TEXTS,
+                "remote": TEXT,
+                "follow": FLAG,
+                "runner": TEXT,
+            }
+        ),
+        "status": Map({"context": TEXT, "github_url": TEXT, "repository": TEXT}),
         "image": Map({"base": TEXT, "tools": TEXTS}),
         "release": Map({"stacks": TEXTS, "branch": TEXT, "prefix": TEXT}),
         "prune": Map(
@@ -162,7 +283,7 @@ SHAPE = Map(
                 "grace_hours": WHOLE,
             }
         ),
-        "spack": Map({"repo": TEXT, "ref": TEXT, "checkout_version": TEXT}),
+        "spack": Map(dict.fromkeys(SpackSource._fields, TEXT)),
         "pipeline": Map(
             {
                 "bootstrap": List(
@@ -180,7 +301,12 @@ SHAPE = Map(
 _CLASSES: Mapping[str, type] = {
     "limits": Limits,
     "generate": Generate,
+    "jobs": Jobs,
+    "pull_requests": PullRequests,
     "trust": Trust,
+    "gitlab": GitLabServer,
+    "github": GitHubFiles,
+    "status": StatusPosts,
     "image": Image,
     "release": Release,
     "prune": Prune,
@@ -243,6 +369,8 @@ def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in section.items():
         if name == "bootstrap":
             value = tuple(_bootstrap(entry) for entry in value)  # noqa: PLW2901
+        elif name == "aws":
+            value = Aws(**value)  # noqa: PLW2901
         elif name == "variables":
             value = {key: _variable(item) for key, item in value.items()}  # noqa: PLW2901
         elif isinstance(value, list):

@@ -39,6 +39,7 @@ def test_all_is_well(stackyard: Stackyard, demo: Project) -> None:
     assert states(findings(stackyard, "--offline")) == {
         "settings: 1 keys in invoke.yaml": "ok",
         "demo: stack and lock: 2 specs answer the manifest": "ok",
+        "demo: pull requests: what they build goes to the mirror that releases go to": "advice",
         "demo: variable AWS_ACCESS_KEY_ID: not set here "
         "(pushing to s3://example-binaries/demo, unless roles do it)": "advice",
         "demo: variable AWS_SECRET_ACCESS_KEY: not set here "
@@ -54,6 +55,8 @@ def test_lines(stackyard: Stackyard, demo: Project, monkeypatch: pytest.MonkeyPa
     assert stackyard("doctor", "--offline").out == (
         "ok      settings: 1 keys in invoke.yaml\n"
         "ok      demo: stack and lock: 2 specs answer the manifest\n"
+        "advice  demo: pull requests: what they build goes to the mirror that releases go to\n"
+        "          give them mirrors of their own: pull_requests.mirror, see docs/pipelines.md\n"
         "ok      demo: variable AWS_ACCESS_KEY_ID: set (pushing to s3://example-binaries/demo, "
         "unless roles do it)\n"
         "ok      demo: variable AWS_SECRET_ACCESS_KEY: set (pushing to s3://example-binaries/demo, "

@@ -56,6 +56,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]
         },
         {}, [],
     ),
+    "settings": (
+        document({"app": ["lib"], "lib": []}),
+        {},
+        {
+            "index": "stackyard",
+            "generate": {"requirement": "stackyard==VERSION"},
+            "jobs": {
+                "sections": True, "junit": True,
+                "aws": {"role": "arn:aws:iam::1:role/builder", "region": "eu-west-1"},
+            },
+        },
+        [],
+    ),
 }  # fmt: skip
 
 

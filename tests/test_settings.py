@@ -21,7 +21,7 @@ def test_defaults() -> None:
     assert (settings.limits.jobs, settings.limits.name) == (0, 255)
     assert (settings.generate.strategy, settings.generate.interruptible) == ("depend", True)
     assert settings.release.prefix == "rev-"
-    assert settings.spack.repo == "https://github.com/spack/spack.git"
+    assert settings.spack.repo == ""
     assert settings.index == "spack"
 
 

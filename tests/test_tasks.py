@@ -60,8 +60,13 @@ def demo(project: Project) -> Project:
 
 
 def test_the_tasks() -> None:
-    top = "bench doctor fetch format generate graph lint lock plan push test"
-    below = {"keys": "create export publish trust", "mirror": "copy doctor index list prune verify"}
+    top = "bench build doctor fetch format generate graph lint lock plan push reproduce status test trigger"
+    below = {
+        "image": "pin",
+        "keys": "create export publish trust",
+        "mirror": "copy doctor empty index list prune verify",
+        "spack": "clone",
+    }
     expected = top.split() + [f"{k}.{name}" for k, names in below.items() for name in names.split()]
     assert sorted(expected) == NAMES
 
@@ -89,7 +94,15 @@ def shown(option: str) -> str:
 def test_help_never_runs_the_task(
     name: str, stackyard: Stackyard, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (tasks.keys, tasks.mirror, tasks.own, tasks.pipeline):
+    for module in (
+        tasks.image,
+        tasks.keys,
+        tasks.mirror,
+        tasks.own,
+        tasks.pipeline,
+        tasks.services,
+        tasks.spack,
+    ):
         monkeypatch.setattr(module, "flow", lambda _: pytest.fail("the task ran"))
     options = [argument.name for argument in ARGUMENTS[name]]
     for arguments in ([name, "--help"], ["--help", name], [name, "-h"]):
@@ -310,7 +323,7 @@ def test_lock_of_another_manifest(stackyard: Stackyard, demo: Project) -> None:
         assert refused(stackyard, demo, 3, *arguments) == (
             "error: stacks/demo/spack.lock: the lock has no root for what stacks/demo/spack.yaml "
             "asks: elsewhere@2:\n"
-            "  hint: the lock belongs to another manifest; concretize the stack again\n"
+            "  hint: the lock belongs to another manifest; run: invoke lock\n"
         )
 
 

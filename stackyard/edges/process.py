@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from stackyard.errors import ToolError
@@ -47,34 +50,66 @@ def run(
     return Output(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
 
-def relay(
+def relay(  # noqa: PLR0913
     argv: Sequence[str],
     *,
     tell: Callable[[str], None],
     env: Mapping[str, str] | None = None,
     last: int = 20,
+    beat: Callable[[float], None] | None = None,
+    beat_s: float = 60,
 ) -> tuple[int, Sequence[str]]:
     """Run and pass on every line while it comes; gives the exit code and the ``last`` lines.
 
-    Raises ToolError if the program is not there.
+    ``beat`` is told, by another thread, how many seconds it has been running, whenever no line
+    came for ``beat_s``. Raises ToolError if the program is not there.
     """
     lines: deque[str] = deque(maxlen=last)
     try:
-        with subprocess.Popen(
-            list(argv),
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
+        with (
+            subprocess.Popen(
+                list(argv),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            ) as process,
+            _beating(beat, beat_s) as heard,
+        ):
             for line in process.stdout or ():
+                heard()
                 lines.append(line.rstrip())
                 tell(line.rstrip())
     except OSError as error:
         raise _absent(argv[0], error) from None
     return process.returncode, tuple(lines)
+
+
+@contextmanager
+def _beating(beat: Callable[[float], None] | None, beat_s: float) -> Iterator[Callable[[], None]]:
+    """Call ``beat`` in each silence; the function that the block gets ends one."""
+    start = last = time.monotonic()
+    ended = threading.Event()
+
+    def heard() -> None:
+        nonlocal last
+        last = time.monotonic()
+
+    def watch(tell: Callable[[float], None]) -> None:
+        while not ended.wait(max(last + beat_s - time.monotonic(), 0.01)):
+            now = time.monotonic()
+            if now >= last + beat_s:
+                heard()
+                tell(now - start)
+
+    if beat:
+        threading.Thread(target=watch, args=(beat,), daemon=True).start()
+    try:
+        yield heard
+    finally:
+        ended.set()
 
 
 def follow(argv: Sequence[str], *, cwd: str | None = None) -> int:

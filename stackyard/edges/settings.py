@@ -35,6 +35,7 @@ SECRETS = frozenset(
         "GITHUB_TOKEN",
         "GITLAB_PRIVATE_TOKEN",
         "GITLAB_TOKEN",
+        "GITLAB_TRIGGER_TOKEN",
         "SPACK_CDASH_AUTH_TOKEN",
         "SPACK_SIGNING_KEY",
     }
@@ -199,6 +200,11 @@ class Environment(Mapping[str, str]):
         return self.get("SPACK_CDASH_BUILD_STAMP", "")
 
     # The job we run in.
+    @property
+    def in_ci(self) -> bool:
+        """Whether this is a job of a CI system: all of them set ``CI``."""
+        return self.get("CI", "").lower() not in ("", "0", "false")
+
     @property
     def ci_project_dir(self) -> str:
         return self.get("CI_PROJECT_DIR", "")

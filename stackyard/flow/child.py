@@ -12,6 +12,7 @@ from stackyard import __version__
 from stackyard.edges import console
 from stackyard.errors import ConfigError, StackError
 from stackyard.flow.context import make_context, project_folder
+from stackyard.flow.pull_requests import in_pull_request
 from stackyard.flow.steps import (
     Project,
     Request,
@@ -50,13 +51,20 @@ def make_child(
     from stackyard.attributes import make_attributes
     from stackyard.pipeline import make_pipeline
 
-    work = load_work(project, request)
+    work = in_pull_request(load_work(project, request))
     _check_ci(work)
     with naming(work.stack):
         plan = plan_work(work, request)
         context = make_context(work, request, artifacts_root=artifacts_root, forward=forward)
         attributes = make_attributes(
-            work.stack.ci, plan.builds, work.lock, fix=work.fix, dynamic=_dynamic(work)
+            work.stack.ci,
+            plan.builds,
+            work.lock,
+            fix=work.fix,
+            dynamic=_dynamic(work),
+            own_index=work.settings.index == "stackyard",
+            tests=work.settings.jobs.junit,
+            reserved_tags=work.settings.jobs.reserved_tags,
         )
         for warning in plan.warnings:
             console.warn(warning)
@@ -100,12 +108,6 @@ def _check_ci(work: Work) -> None:
             f"no generator for {target!r}",
             where=f"{work.stack.where}: spack.ci.target",
             hint="the only one is gitlab",
-        )
-    if work.settings.index != "spack":
-        raise ConfigError(
-            "this version knows only Spack's own index job",
-            where="index",
-            hint="write index: spack",
         )
 
 

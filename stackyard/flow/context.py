@@ -6,12 +6,16 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
+from stackyard import __version__
 from stackyard.edges.settings import Environment
 from stackyard.errors import LockError, StackError
+from stackyard.flow.pull_requests import has_own_mirror
 from stackyard.flow.steps import Project, Request, Work, prunes_unaffected, prunes_up_to_date
+from stackyard.jobs import Extras, make_extras
+from stackyard.pins import Pin, clone_variables, wanted_packages, wanted_spack
 from stackyard.pipeline import Context, PipelineType
 
-__all__ = ["make_context", "project_folder"]
+__all__ = ["make_context", "own_requirement", "project_folder"]
 
 
 def make_context(
@@ -58,6 +62,38 @@ def make_context(
         ),
         limits=settings.limits,
         fix=settings.fix,
+        extras=_extras(work),
+        index_requirement=_index_requirement(work),
+    )
+
+
+def _index_requirement(work: Work) -> str:
+    """What the reindex job may have to install, where it is we who make the index."""
+    if work.settings.index != "stackyard":
+        return ""
+    return work.settings.generate.requirement or own_requirement(work.project)
+
+
+def own_requirement(project: Project) -> str:
+    """What to install: the version that runs, in a clone of stackyard the clone itself."""
+    own = (project.root / "stackyard" / "__init__.py").is_file()
+    return "." if own else f"stackyard=={__version__}"
+
+
+def _extras(work: Work) -> Extras:
+    """What settings ask of the jobs beside what Spack asks of them."""
+    jobs, own_mirror = work.settings.jobs, has_own_mirror(work)
+    clone, variables = "", {}
+    if jobs.clone:
+        from stackyard.prelude import clone_lines  # only this feature needs it
+
+        clone, variables = clone_lines(), _pin_variables(work)
+    return make_extras(
+        jobs,
+        clone=clone,
+        variables=variables,
+        role=work.settings.pull_requests.role if own_mirror else "",
+        unsigned=own_mirror,
     )
 
 
@@ -89,10 +125,9 @@ def _given_root(root: str, project: Project) -> str:
 
 
 def _spack_pin(work: Work) -> tuple[str, str]:
-    """``SPACK_VERSION`` and ``SPACK_CHECKOUT_VERSION``: from environment, settings, or the lock."""
+    """``SPACK_VERSION`` and ``SPACK_CHECKOUT_VERSION``: from environment, settings, pins, the lock."""
     env, lock = work.project.env, work.lock
-    pinned = env.spack_checkout_version or work.settings.spack.checkout_version
-    checkout = pinned or lock.spack_commit or (lock.spack_version and f"v{lock.spack_version}")
+    checkout = _wanted_spack(work).version
     if not checkout:
         raise LockError(
             "the lock does not say which Spack made it",
@@ -105,3 +140,22 @@ def _spack_pin(work: Work) -> tuple[str, str]:
     if checkout.startswith("v") and checkout[1:2].isdigit():
         return checkout[1:], checkout
     return f"{lock.spack_version} ({checkout})".strip(), checkout
+
+
+def _wanted_spack(work: Work) -> Pin:
+    """The Spack that made the lock, or that somebody put in its place by its commit.
+
+    A name such as ``develop`` is for making locks: the jobs that build one use what made it.
+    """
+    env = {k: v for k, v in work.project.env.items() if k != "SPACK_REF"}
+    source, lock = work.settings.spack._replace(ref=""), work.lock
+    pin = wanted_spack(env, source, work.pins, lock.spack_commit, lock.spack_version)
+    known = env.get("SPACK_CHECKOUT_VERSION") or source.checkout_version or lock.spack_version
+    return pin if pin.commit or known or lock.spack_commit else Pin(pin.repo)
+
+
+def _pin_variables(work: Work) -> dict[str, str]:
+    """What the lines that clone are told."""
+    env, source = work.project.env, work.settings.spack
+    packages = wanted_packages(env, source, work.pins, work.stack.repos)
+    return clone_variables(_wanted_spack(work), packages)

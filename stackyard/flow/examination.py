@@ -6,14 +6,22 @@ Values of variables are never shown, only whether they are there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackyard.edges import console
 from stackyard.errors import StackyardError
 from stackyard.flow.steps import Project, Work, open_project
 
+if TYPE_CHECKING:
+    from stackyard.attributes import Attributes
+    from stackyard.flow.gitlab_doctor import Need
+    from stackyard.stack import Mirror
+
 __all__ = ["Finding", "doctor", "examine"]
+
+#: Characters of a variable's value that GitLab takes.
+_LONGEST_VARIABLE = 10_000
 
 
 class Finding(NamedTuple):
@@ -60,10 +68,25 @@ def examine(project: Project, *, stack: str = "", offline: bool = False) -> tupl
                 hint="put a spack.yaml into stacks/NAME/",
             )
         )
+    seen: list[Work] = []
     for name in names:
-        findings.extend(_stack_findings(project, name, offline=offline))
+        findings.extend(_stack_findings(project, name, offline=offline, seen=seen))
     findings.extend(_parent_findings(project))
+    if not offline:
+        findings.extend(_gitlab_findings(project, seen))
     return tuple(findings)
+
+
+def _gitlab_findings(project: Project, seen: Sequence[Work]) -> Iterator[Finding]:
+    from stackyard.flow.gitlab_doctor import gitlab_findings
+
+    needs = {need.name: need for work in seen for need in _needs(work)}
+    tags = {tags for work in seen for tags in _job_tags(work)}
+    found, troubles = _tried(
+        "GitLab", lambda: list(gitlab_findings(project, [*needs.values()], tags))
+    )
+    yield from troubles
+    yield from found or ()
 
 
 def _tried(check: str, step: Callable[[], Any]) -> tuple[Any, list[Finding]]:
@@ -75,7 +98,10 @@ def _tried(check: str, step: Callable[[], Any]) -> tuple[Any, list[Finding]]:
         return None, [Finding(check=check, text=message, hint=error.hint, code=error.code)]
 
 
-def _stack_findings(project: Project, name: str, *, offline: bool) -> Iterator[Finding]:
+def _stack_findings(
+    project: Project, name: str, *, offline: bool, seen: list[Work]
+) -> Iterator[Finding]:
+    """All about one stack; what could be read of it is added to ``seen``."""
     from stackyard.flow.planning import stack_warnings
     from stackyard.flow.steps import Request, load_work
 
@@ -85,15 +111,29 @@ def _stack_findings(project: Project, name: str, *, offline: bool) -> Iterator[F
     if work is None:
         yield from troubles
         return
+    seen.append(work)
     yield Finding(
         check=f"{name}: stack and lock", text=f"{len(work.lock.specs)} specs answer the manifest"
     )
+    yield from _pin_findings(work, name)
     warnings, troubles = _tried(f"{name}: ci section", lambda: stack_warnings(work))
     yield from troubles
     for warning in warnings or ():
         yield Finding(check=f"{name}: ci section", text=warning, advice=True)
     yield from _mirror_findings(work, name, offline=offline)
+    yield from _pull_request_findings(work, name)
+    yield from _job_findings(work, name)
     yield from _variable_findings(work, name)
+
+
+def _pin_findings(work: Work, name: str) -> Iterator[Finding]:
+    from stackyard.flow.locks import check_pins
+
+    pins, troubles = _tried(f"{name}: pins", lambda: check_pins(work))
+    yield from troubles
+    if pins:
+        text = ", ".join(f"{key} {pin['commit'][:12]}" for key, pin in pins.items())
+        yield Finding(check=f"{name}: pins", text=text)
 
 
 def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Finding]:
@@ -129,38 +169,180 @@ def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Findin
                 yield Finding(check=check, text=warning, advice=True)
 
 
-def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
-    """Variables that the stack's jobs read in CI; which are set here is told, never their values."""
-    from stackyard.edges.stores.store import public_url
+def _pull_request_findings(work: Work, name: str) -> Iterator[Finding]:
+    """Whether what a pull request builds stays apart from what is released."""
+    check = f"{name}: pull requests"
+    if "buildcache-destination" not in work.stack.mirrors:
+        return
+    settings = work.settings.pull_requests
+    if not settings.mirror:
+        yield Finding(
+            check=check,
+            text="what they build goes to the mirror that releases go to",
+            hint="give them mirrors of their own: pull_requests.mirror, see docs/pipelines.md",
+            advice=True,
+        )
+        return
+    from stackyard.pull_requests import check_prefix
 
-    needed: dict[str, str] = {}
+    _, troubles = _tried(check, lambda: check_prefix(settings, work.stack))
+    yield from troubles
+    if not troubles:
+        from stackyard.edges.stores.store import public_url
+
+        yield Finding(check=check, text=f"write below {public_url(settings.prefix)}")
+
+
+def _job_findings(work: Work, name: str) -> Iterator[Finding]:
+    """What jobs are asked to do and cannot."""
+    jobs, check = work.settings.jobs, f"{name}: jobs"
+    if jobs.junit and work.stack.cdash.get("build-group"):
+        yield Finding(
+            check=check,
+            text="Spack tells the results of tests to CDash, and then GitLab gets none",
+            hint="take jobs.junit away, or the cdash section",
+            advice=True,
+        )
+    elif jobs.junit and not _runs_tests(work):
+        yield Finding(
+            check=check,
+            text="jobs.junit waits for results, and some build scripts run no tests",
+            hint="say `spack ci rebuild --tests` there",
+            advice=True,
+        )
+    if jobs.clone and work.pins is None:
+        yield Finding(
+            check=check,
+            text="they clone Spack, and nothing pins its packages",
+            hint=f"run: invoke lock --stack {name}; it writes pins.yaml",
+            advice=True,
+        )
+
+
+def _runs_tests(work: Work) -> bool:
+    """Whether all build jobs do; a script of the user's own is searched for the flag."""
+    return all(
+        any(flag in f"{line} " for line in unpacked for flag in (" --tests ", " -t "))
+        for unpacked in _build_scripts(work)
+    )
+
+
+def _build_scripts(work: Work) -> list[list[str]]:
+    from stackyard.attributes import unpack_script
+
+    return [unpack_script(group.attributes.get("script")) for group in _groups(work).groups]
+
+
+def _groups(work: Work) -> Attributes:
+    """The attributes of all jobs that there could be."""
+    from stackyard.attributes import make_attributes
+
+    reached = work.lock.closure(work.roots)
+    specs = [
+        spec
+        for key in work.lock.order
+        if key in reached and not (spec := work.lock.specs[key]).external
+    ]
+    jobs = work.settings.jobs
+    return make_attributes(
+        work.stack.ci,
+        specs,
+        work.lock,
+        fix=work.fix,
+        own_index=work.settings.index == "stackyard",
+        tests=jobs.junit,
+        reserved_tags=jobs.reserved_tags,
+    )
+
+
+def _job_tags(work: Work) -> Iterator[frozenset[str]]:
+    """The sets of runner tags that jobs of the stack ask for, and those of the parent pipeline."""
+    yield frozenset(work.settings.generate.tags)
+    made, troubles = _tried("", lambda: _groups(work))
+    if troubles or not work.stack.has_ci:
+        return
+    for group in made.groups:
+        tags = frozenset(map(str, group.attributes.get("tags") or ()))
+        if work.settings.jobs.reserved_tags:
+            yield tags | {"public"}
+            yield tags | {"protected"}
+        else:
+            yield tags
+    for job in ("reindex", "noop"):
+        yield frozenset(map(str, made.services[job].get("tags") or ()))
+
+
+def _needs(work: Work) -> Iterator[Need]:
+    """Variables that the stack's jobs read in CI."""
+    from stackyard.flow.gitlab_doctor import Need
+    from stackyard.stack import make_mirror
+
+    settings = work.settings
+    apart = bool(settings.pull_requests.mirror)
     for mirror in work.stack.mirrors.values():
-        for connection in (mirror.fetch, mirror.push):
-            for variable in (
-                connection.id_variable,
-                connection.secret_variable,
-                connection.access_token_variable,
-            ):
-                if variable:
-                    needed[variable] = f"credentials of the mirror {mirror.name}"
-        if mirror.push_url.startswith("s3://") and not mirror.push.id_variable:
-            for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-                needed.setdefault(
-                    variable, f"pushing to {public_url(mirror.push_url)}, unless roles do it"
-                )
+        yield from _mirror_needs(mirror, work, protected=True if apart else None)
+    if isinstance(settings.pull_requests.mirror, Mapping):
+        own = make_mirror("of pull requests", settings.pull_requests.mirror)
+        yield from _mirror_needs(own, work, protected=False)
     destination = work.stack.mirrors.get("buildcache-destination")
     if destination is not None and destination.signed:
-        needed["SPACK_SIGNING_KEY"] = "signing binaries"
+        yield Need("SPACK_SIGNING_KEY", "signing binaries", protected=True)
     if work.stack.cdash.get("build-group"):
-        needed["SPACK_CDASH_AUTH_TOKEN"] = "creating the build group on CDash"  # noqa: S105
+        yield Need("SPACK_CDASH_AUTH_TOKEN", "creating the build group on CDash")
+    if "status" in work.project.settings:
+        yield Need("GITHUB_TOKEN", "posting commit statuses", protected=False)
+
+
+def _mirror_needs(mirror: Mirror, work: Work, *, protected: bool | None) -> Iterator[Need]:
+    from stackyard.edges.stores.store import public_url
+    from stackyard.flow.gitlab_doctor import Need
+
+    for connection in (mirror.fetch, mirror.push):
+        for variable in (
+            connection.id_variable,
+            connection.secret_variable,
+            connection.access_token_variable,
+        ):
+            if variable:
+                yield Need(variable, f"credentials of the mirror {mirror.name}", protected)
+    push = mirror.push
+    if push.url.startswith("s3://") and not push.id_variable and not work.settings.jobs.aws:
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            purpose = f"pushing to {public_url(push.url)}, unless roles do it"
+            # A pull request needs them, too, if it has no others.
+            yield Need(variable, purpose)
+
+
+def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
+    """Which variables are set here is told, never their values."""
     env = work.project.env
-    for variable, purpose in needed.items():
+    needs: dict[str, Need] = {}
+    for need in _needs(work):
+        needs.setdefault(need.name, need)
+    for variable, need in needs.items():
         there = variable in env and bool(env[variable])
+        open_to_all = need.protected is False
         yield Finding(
             check=f"{name}: variable {variable}",
-            text=f"{'set' if there else 'not set here'} ({purpose})",
-            hint="" if there else "define it in the CI system: protected and masked",
+            text=f"{'set' if there else 'not set here'} ({need.purpose})",
+            hint=""
+            if there
+            else f"define it in the CI system: {'masked' if open_to_all else 'protected and masked'}",
             advice=not there,
+        )
+    if env.get("CDASH_AUTH_TOKEN") and not env.get("SPACK_CDASH_AUTH_TOKEN"):
+        yield Finding(
+            check=f"{name}: variable CDASH_AUTH_TOKEN",
+            text="Spack's jobs do not read it",
+            hint="name it SPACK_CDASH_AUTH_TOKEN",
+            advice=True,
+        )
+    if len(env.get("SPACK_SIGNING_KEY", "")) > _LONGEST_VARIABLE:
+        yield Finding(
+            check=f"{name}: variable SPACK_SIGNING_KEY",
+            text=f"GitLab takes {_LONGEST_VARIABLE:,} characters, and it has more",
+            hint="export one key and not a whole keyring: invoke keys.export",
+            code=2,
         )
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stackyard import __version__
 from stackyard.edges import console
 from stackyard.edges.files import read_bytes
 from stackyard.errors import ConfigError, StaleError
 from stackyard.flow.child import create_cdash_group, make_child
+from stackyard.flow.context import own_requirement
 from stackyard.flow.steps import Project, Request, open_project, project_templates
+from stackyard.flow.workflows import workflow_files
 
 if TYPE_CHECKING:
     from stackyard.pipeline import Pipeline
@@ -32,6 +33,10 @@ def generate(
     project = open_project()
     child = None
     if request.stack:
+        if not check and not request.lock and project.env.in_ci:
+            from stackyard.flow.locking import make_missing_lock  # most stacks have one
+
+            make_missing_lock(project, request.stack)
         child = make_child(project, request, output, artifacts_root, forward)
         files = child.files
     elif output:
@@ -41,7 +46,7 @@ def generate(
             hint="name a stack as well: --stack NAME",
         )
     else:
-        files = _parent_files(project)
+        files = _parent_files(project) | workflow_files(project)
     if check:
         _compare(project, files)
         return
@@ -79,25 +84,49 @@ def _parent_files(project: Project) -> dict[Path, bytes]:
     settings = make_settings(project.settings)
     stacks = []
     for name in list_stacks(project.root):
-        stack, _ = read_stack(project, name)
+        stack, own_settings = read_stack(project, name)
         own = f"stacks/{name}/"
         files = [project.shown(file) for file in stack.files]
         others = [f for f in files if not f.startswith(own) and not Path(f).is_absolute()]
-        stacks.append(ParentStack(name=name, files=(f"{own}**/*", *others)))
+        pulls = own_settings.pull_requests
+        if pulls.mirror:
+            from stackyard.pull_requests import check_prefix
+
+            check_prefix(pulls, stack)
+        stacks.append(
+            ParentStack(
+                name=name,
+                files=(f"{own}**/*", *others),
+                keep=pulls.keep if pulls.mirror else "",
+            )
+        )
     if not stacks:
         raise ConfigError(
             "there is no stack yet", where="stacks/", hint="put a spack.yaml into stacks/NAME/"
         )
-    wanted = settings.generate
+    wanted, aws = settings.generate, settings.jobs.aws
+    tokens: dict[str, Any] = {}
+    login: tuple[str, ...] = ()
+    logout: tuple[str, ...] = ()
+    if aws:
+        from stackyard.jobs import AWS_TOKEN, aws_after, aws_lines
+
+        role = settings.pull_requests.role or aws.role
+        login, logout = aws_lines(aws, {"": aws.role, "spack_pull_request": role}), aws_after()
+        tokens = {AWS_TOKEN: {"aud": aws.audience}}
     values = parent_values(
         stacks,
         image=wanted.image or "python:3.12",
         tags=wanted.tags,
-        requirement=wanted.requirement or _requirement(project),
+        requirement=wanted.requirement or own_requirement(project),
         strategy=wanted.strategy,
         interruptible=wanted.interruptible,
         variables=wanted.variables,
         before_script=wanted.before_script,
+        id_tokens=tokens,
+        login=login,
+        logout=logout,
+        status="status" in project.settings,
     )
     text = render("gitlab/parent.yml.j2", project_templates(project), values)
     return {project.root / ".gitlab-ci.yml": text.encode()}
@@ -108,12 +137,6 @@ def parent_is_fresh(project: Project) -> bool:
     return all(
         path.is_file() and read_bytes(path) == data for path, data in _parent_files(project).items()
     )
-
-
-def _requirement(project: Project) -> str:
-    """What to install: the version that runs, in a clone of stackyard the clone itself."""
-    own = (project.root / "stackyard" / "__init__.py").is_file()
-    return "." if own else f"stackyard=={__version__}"
 
 
 def _write(project: Project, files: Mapping[Path, bytes]) -> None:

@@ -36,13 +36,14 @@ def format_code() -> None:
         _must_follow([sys.executable, "-m", *argv])
 
 
-def bench(*, spack: str = "", as_json: bool = False, only: str = "") -> None:
+def bench(*, spack: str = "", repository: str = "", as_json: bool = False, only: str = "") -> None:
     """Run the benchmarks of the clone."""
     argv = [
         sys.executable,
         "-m",
         "benchmarks",
         *(["--spack", spack] if spack else []),
+        *(["--repository", repository] if repository else []),
         *(["--json"] if as_json else []),
         *(["--only", only] if only else []),
     ]

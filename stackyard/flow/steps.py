@@ -23,18 +23,24 @@ from stackyard.stack import Stack
 
 if TYPE_CHECKING:
     from stackyard.edges.stores.access import Place
+    from stackyard.pins import Pins
     from stackyard.speclist import Entry
 
 __all__ = [
+    "PINS",
     "Project",
     "Request",
     "Work",
+    "asked_roots",
     "load_work",
     "open_project",
     "plan_work",
     "project_templates",
+    "read_pins",
 ]
 
+#: Beside the lock that it goes with.
+PINS = "pins.yaml"
 
 _STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -66,7 +72,10 @@ class Project(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One stack with its settings and its lock; ``roots`` are the hashes that it asks for."""
+    """One stack with its settings and its lock; ``roots`` are the hashes that it asks for.
+
+    ``pins`` are None where nobody wrote any for this lock.
+    """
 
     project: Project
     stack: Stack
@@ -76,6 +85,7 @@ class Work(NamedTuple):
     lock_bytes: bytes
     roots: tuple[str, ...]
     phases: tuple[frozenset[str], ...] = ()
+    pins: Pins | None = None
 
     @property
     def fix(self) -> frozenset[str]:
@@ -151,11 +161,11 @@ def load_work(project: Project, request: Request) -> Work:
         raise LockError(
             "the stack is not locked",
             where=project.shown(path),
-            hint=f"concretize it with Spack: spack -e {project.shown(path.parent)} concretize",
+            hint=f"run: invoke lock --stack {stack.name}",
         )
     data = read_bytes(path, LockError)
     lock = parse_lock(data, project.shown(path))
-    roots = _asked_roots(stack, lock, project)
+    roots = asked_roots(stack, lock, project)
     work = Work(
         project=project,
         stack=stack,
@@ -164,6 +174,7 @@ def load_work(project: Project, request: Request) -> Work:
         lock_path=path,
         lock_bytes=data,
         roots=roots,
+        pins=None if request.lock else read_pins(project, stack),
     )
     if not (stack.bootstrap or settings.pipeline.bootstrap):
         return work
@@ -188,8 +199,21 @@ def expand_specs(
     )
 
 
-def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
-    """Hashes of the lock's roots that the manifest asks for, in the lock's order."""
+def read_pins(project: Project, stack: Stack) -> Pins | None:
+    """What ``pins.yaml`` beside the manifest says; None without the file."""
+    path = project.root / stack.folder / PINS
+    if not path.is_file():
+        return None
+    from stackyard.pins import parse_pins  # few commands care
+
+    return parse_pins(read_bytes(path, ConfigError), project.shown(path))
+
+
+def asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
+    """Hashes of the lock's roots that the manifest asks for, in the lock's order.
+
+    Raises StaleError if the manifest asks for a spec that the lock has no answer for.
+    """
     # Most manifests list what they want word for word as Spack writes it into the lock.
     words = {root.spec for root in lock.roots}
     if {str(entry) for entry in stack.specs} == words:
@@ -203,7 +227,7 @@ def _asked_roots(stack: Stack, lock: Lock, project: Project) -> tuple[str, ...]:
         raise StaleError(
             f"the lock has no root for what {stack.where} asks: {names}{more}",
             where=lock.where,
-            hint="the lock belongs to another manifest; concretize the stack again",
+            hint="the lock belongs to another manifest; run: invoke lock",
         )
     dropped = frozenset(surplus(lock.roots, asked))
     if dropped:

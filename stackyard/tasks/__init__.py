@@ -11,7 +11,7 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.tasks import Task
 
-from stackyard.tasks import keys, mirror, own, pipeline
+from stackyard.tasks import image, keys, mirror, own, pipeline, services, spack
 
 __all__ = ["namespace"]
 
@@ -25,9 +25,14 @@ def _tasks(module: ModuleType) -> dict[str, Task[Any]]:
 
 def _collect() -> Collection:
     root = Collection()
-    below = {"keys": _tasks(keys), "mirror": _tasks(mirror)}
+    below = {
+        "image": _tasks(image),
+        "keys": _tasks(keys),
+        "mirror": _tasks(mirror),
+        "spack": _tasks(spack),
+    }
     short = [below["mirror"].pop(name) for name in _SHORT]
-    for task in (*_tasks(pipeline).values(), *_tasks(own).values(), *short):
+    for task in (*(_tasks(pipeline) | _tasks(services) | _tasks(own)).values(), *short):
         root.add_task(task)
     for name, tasks in below.items():
         collection = Collection(name)

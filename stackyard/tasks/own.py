@@ -28,10 +28,13 @@ def format_(_: Context) -> None:
 @told(
     help={
         "spack": "folder of a Spack checkout to measure against",
+        "repository": "clone of a git repository to measure spack.clone with (several: a,b)",
         "json": "print the figures as JSON",
         "only": "run benchmarks whose name contains this",
     }
 )
-def bench(_: Context, spack: str = "", json: bool = False, only: str = "") -> None:
+def bench(
+    _: Context, spack: str = "", repository: str = "", json: bool = False, only: str = ""
+) -> None:
     """Measure Stackyard against its floor and against Spack (in a clone)."""
-    flow("own").bench(spack=spack, as_json=json, only=only)
+    flow("own").bench(spack=spack, repository=repository, as_json=json, only=only)

@@ -1,4 +1,4 @@
-"""Tasks that read a stack and plan: generate, plan, graph, lock, doctor."""
+"""Tasks that read a stack: generate, plan, graph, lock, build, doctor."""
 
 from __future__ import annotations
 
@@ -120,22 +120,100 @@ def graph(  # noqa: PLR0913
     name="lock",
     help={
         "stack": STACK,
-        "check": "exit 3 if spack.lock does not answer spack.yaml",
-        "verify": "recompute every DAG hash",
-        "lock": "another file than the stack's spack.lock",
+        "check": "make nothing; exit 3 if the lock does not answer spack.yaml and pins.yaml",
+        "verify": "make nothing; recompute every DAG hash",
+        "lock": "check another file than the stack's spack.lock",
+        "spack": "concretize with this checkout instead of the pinned Spack",
+        "keep_config": "with this user's and this system's configuration of Spack",
+        "update": "ask the servers again what the pinned branches and tags are now",
         "json": "print the result as JSON",
     },
 )
-def lock_(
+def lock_(  # noqa: PLR0913
     _: Context,
     stack: str = "",
     check: bool = False,
     verify: bool = False,
     lock: str = "",
+    spack: str = "",
+    keep_config: bool = False,
+    update: bool = False,
     json: bool = False,
 ) -> None:
-    """Check that a lock answers its manifest (--check) and that its hashes are true (--verify)."""
-    flow("locks").lock(stack=stack, lock=lock, check=check, verify=verify, as_json=json)
+    """Concretize a stack with the pinned Spack and show what changed; or check its lock."""
+    flow("locks").lock(
+        stack=stack,
+        lock=lock,
+        check=check,
+        verify=verify,
+        spack=spack,
+        keep_config=keep_config,
+        update=update,
+        as_json=json,
+    )
+
+
+@told(
+    iterable=["only"],
+    help={
+        "stack": STACK,
+        "mirror": "where to push to, and to reuse from: a URL, a folder, or the name of a mirror in "
+        "the stack (default: its buildcache-destination)",
+        "spack": "checkout of Spack to build with (default: the pinned one, which is fetched)",
+        "tree": "folder to install into (default: one in the cache, for this stack and mirror)",
+        "logs": "folder for what Spack says of each package (default: beside the tree)",
+        "jobs": "processes for each package, as Spack's own -j",
+        "concurrent_packages": "packages to build at once, as Spack's own -p (default 1)",
+        "only": "build only what this spec string holds for, and what it needs (repeatable)",
+        "no_prune": "build everything anew, whatever mirror and tree have, and replace it there",
+        "unsigned": "do not check signatures, and do not sign",
+        "keys": "file or folder with the public keys to trust (default: the stack's keys/, then "
+        "settings)",
+        "keep_config": "let Spack see the configuration of this user and this system",
+        "keep_going": "after a failure go on with what does not need the package: the default",
+        "fail_fast": "stop at the first failure",
+        "lock": "another file than the stack's spack.lock",
+        "json": "print the result as JSON",
+    },
+)
+def build(  # noqa: PLR0913
+    _: Context,
+    stack: str = "",
+    mirror: str = "",
+    spack: str = "",
+    tree: str = "",
+    logs: str = "",
+    jobs: str = "",
+    concurrent_packages: str = "",
+    only: list[str] | None = None,
+    no_prune: bool = False,
+    unsigned: bool = False,
+    keys: str = "",
+    keep_config: bool = False,
+    keep_going: bool = False,
+    fail_fast: bool = False,
+    lock: str = "",
+    json: bool = False,
+) -> None:
+    """Build on this machine what a mirror lacks of a stack, and push it level by level."""
+    flow("building").build(
+        stack=stack,
+        lock=lock,
+        mirror=mirror,
+        spack=spack,
+        tree=tree,
+        logs=logs,
+        jobs=jobs,
+        concurrent_packages=concurrent_packages,
+        only=tuple(only or ()),
+        no_prune=no_prune,
+        unsigned=unsigned,
+        keys=keys,
+        keep_config=keep_config,
+        keep_going=keep_going,
+        fail_fast=fail_fast,
+        as_json=json,
+    )
 
 
 @told(

@@ -41,6 +41,8 @@ def told(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 from stackyard.edges.console import printable
 
                 raise Exit(printable(f"error: {error}"), code=error.code) from None
+            except KeyboardInterrupt:
+                raise Exit("error: stopped", code=1) from None
             except BrokenPipeError:
                 # The reader has seen enough (`| head`); what is still buffered goes nowhere.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

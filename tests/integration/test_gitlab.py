@@ -113,6 +113,25 @@ def test_odd_children_are_valid(
     assert valid(*files) == ""
 
 
+def test_all_that_settings_ask_for_is_valid(
+    project: Project, stackyard: Stackyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statuses, environments, ID tokens, reports, and lines of shell."""
+    settings = {
+        "status": {},
+        "index": "stackyard",
+        "pull_requests": {"mirror": "s3://example-pulls", "keep": "3 days"},
+        "jobs": {"clone": True, "sections": True, "junit": True, "aws": {"role": "arn:x"}},
+    }
+    project.write("invoke.yaml", {"stackyard": settings})
+    project.stack(make_lock(6, wide=3))
+    monkeypatch.setenv("SPACK_PIPELINE_TYPE", "spack_pull_request")
+    monkeypatch.setenv("CI_MERGE_REQUEST_IID", "7")
+    stackyard("generate")
+    stackyard("generate", "--stack", "demo", "--no-prune")
+    assert valid(project.child, project.root / ".gitlab-ci.yml") == ""
+
+
 # -- gitlab-ci-local ------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("stackyard", "templates"):
+    for name in ("docker", "stackyard", "templates"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE-APACHE", "LICENSE-MIT"):
         shutil.copy(ROOT / name, source)
@@ -80,9 +80,9 @@ def test_contents(wheel: Path) -> None:
     assert wheel.name == f"stackyard-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        for file in (ROOT / "templates").rglob("*"):
+        for file in (*(ROOT / "templates").rglob("*"), *(ROOT / "docker").rglob("*")):
             if file.is_file():
-                name = f"stackyard/data/templates/{file.relative_to(ROOT / 'templates').as_posix()}"
+                name = f"stackyard/data/{file.relative_to(ROOT).as_posix()}"
                 assert archive.read(name) == file.read_bytes()
     sources = {
         path.relative_to(ROOT).as_posix()
