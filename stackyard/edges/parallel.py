@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
-__all__ = ["Crew", "Tick", "parallel_map"]
+__all__ = ["Crew", "Tick", "parallel_map", "tried_map"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,6 +18,8 @@ Tick = Callable[[int, int], None]
 _FIRST = 4
 #: Twice the threads are worth their cost if they get so much more done in the same time.
 _GAIN = 1.3
+#: So many small files tell how fast a disk is.
+_TRIAL = 64
 
 
 def parallel_map(
@@ -69,6 +71,31 @@ def parallel_map(
         todo.clear()
     crew.join()
     return [results[number] for number in range(count)]
+
+
+def tried_map(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    tick: Tick = lambda done, total: None,  # noqa: ARG005
+) -> list[Result]:
+    """The same for small files on a disk: one thread tries the first of them.
+
+    A disk that answers from memory is read fastest by one thread, as many would only wait for each
+    other. A file server is waited for, and many threads wait at once.
+    """
+    wall, busy = time.perf_counter(), time.thread_time()
+    total = len(items)
+    first = [_told(function(item), tick, i, total) for i, item in enumerate(items[:_TRIAL], 1)]
+    waits = time.perf_counter() - wall > 3 * (time.thread_time() - busy)
+    rest = parallel_map(
+        function,
+        items[_TRIAL:],
+        workers=workers if waits else 1,
+        tick=lambda done, _: tick(len(first) + done, total),
+    )
+    return first + rest
 
 
 def _told(result: Result, tick: Tick, done: int, total: int) -> Result:

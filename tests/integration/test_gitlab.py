@@ -12,12 +12,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import DATA, ROOT, Answer, Project, Stackyard
+from fake_github import FakeGitHub, Token, fake_github
 from locks import EXTERNAL, document, key, node
 from pipelines import is_join, jobs_of, load
 
@@ -273,3 +274,90 @@ def test_runs_whole(
     assert app["variables"]["SPACK_JOB_SPEC_VARIANTS"].count("$$") == 2
     arrived = (tmp_path / "ledger.app").read_text()
     assert arrived == f'build_system=generic odd="{odd}"\n'
+
+
+# -- what the commit on GitHub is told -------------------------------------------------------
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitHub]:
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp-token")
+    with fake_github("/api/v3") as server:
+        server.tokens["ghp-token"] = Token()
+        yield server
+
+
+def posted(
+    gitlab_ci_local: Sequence[str],
+    repository: Project,
+    stackyard: Stackyard,
+    github: FakeGitHub,
+    home: Path,
+    *,
+    generate: str,
+    touched: bool = True,
+) -> tuple[int, list[str]]:
+    """Run the parent pipeline; its exit code, and the states that GitHub then has, in their order.
+
+    ``generate`` is a line of shell before anything is generated.
+    """
+    ci = {"pipeline-gen": [{"build-job": {"script:": ["true"]}}], "rebuild-index": False}
+    repository.stack(document({"app": []}), ci=ci)
+    status = {"github_url": github.api.removesuffix("/api/v3"), "repository": "owner/name"}
+    before = ["export SPACK_PRUNE_UP_TO_DATE=false", generate]
+    wanted = {"requirement": "pip", "before_script": before}
+    repository.write("invoke.yaml", {"stackyard": {"generate": wanted, "status": status}})
+    stackyard("generate")
+    parent = repository.root / ".gitlab-ci.yml"
+    text = re.sub(r"^  image: .*\n", "", parent.read_text(), flags=re.MULTILINE)
+    parent.write_text(text)
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "a stack")
+    if not touched:
+        git("update-ref", "refs/remotes/origin/main", "HEAD")
+        git("commit", "--quiet", "--allow-empty", "--message", "nothing")
+    rev = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    commit = rev.stdout.strip()
+    github.repository("owner/name", commit)
+    answer = local(gitlab_ci_local, home, "--force-shell-executor")
+    assert "ghp-token" not in answer.out + answer.err
+    rows = github.posted("owner/name", commit)
+    assert {row["context"] for row in rows} == {"ci/gitlab-ci/demo"}, answer.out + answer.err
+    return answer.code, [row["state"] for row in rows]
+
+
+def test_the_commit_learns_of_success(
+    gitlab_ci_local: Sequence[str],
+    repository: Project,
+    stackyard: Stackyard,
+    github: FakeGitHub,
+    tmp_path: Path,
+) -> None:
+    code, states = posted(gitlab_ci_local, repository, stackyard, github, tmp_path, generate="true")
+    assert (code, states) == (0, ["pending", "success"])
+
+
+def test_the_commit_learns_of_failure(
+    gitlab_ci_local: Sequence[str],
+    repository: Project,
+    stackyard: Stackyard,
+    github: FakeGitHub,
+    tmp_path: Path,
+) -> None:
+    """The job that generates fails; what the others say is not lost by it."""
+    line = '[ "${CI_JOB_NAME}" != generate-demo ]'
+    code, states = posted(gitlab_ci_local, repository, stackyard, github, tmp_path, generate=line)
+    assert (code, states) == (1, ["pending", "failure"])
+
+
+def test_the_commit_learns_that_nothing_changed(
+    gitlab_ci_local: Sequence[str],
+    repository: Project,
+    stackyard: Stackyard,
+    github: FakeGitHub,
+    tmp_path: Path,
+) -> None:
+    code, states = posted(
+        gitlab_ci_local, repository, stackyard, github, tmp_path, generate="true", touched=False
+    )
+    assert (code, states) == (0, ["success"])

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from stackyard.binary import SPEC_BYTES, Binary, Metadata, parse_metadata
 from stackyard.edges.mirrors.layouts import layouts_of, list_manifests, manifest_keys, read_binary
 from stackyard.edges.mirrors.transfer import read_blob
-from stackyard.edges.parallel import Tick, parallel_map
-from stackyard.edges.stores.store import Listed, Store
+from stackyard.edges.parallel import Tick, parallel_map, tried_map
+from stackyard.edges.stores.store import Listed, Store, is_on_disk
 from stackyard.errors import CorruptError, LockError, NotFoundError, StoreError, UnreachableError
 from stackyard.listing import Sharing
 from stackyard.lock import Spec, parse_node
@@ -152,7 +152,8 @@ def read_manifests(
         except StoreError as error:
             return tolerance.note(error)
 
-    answers = parallel_map(read, found, workers=workers, tick=tick)
+    run = tried_map if is_on_disk(store) else parallel_map
+    answers = run(read, found, workers=workers, tick=tick)
     keys = [listed.key for _, listed in found]
     gone = {key for key, answer in zip(keys, answers, strict=True) if answer is None}
     return Manifests(

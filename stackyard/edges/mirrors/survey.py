@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from stackyard.binary import SPEC_BYTES, Binary, unpacked
 from stackyard.edges.mirrors.layouts import list_manifests, manifest_keys, read_binary
-from stackyard.edges.parallel import Tick, parallel_map
-from stackyard.edges.stores.store import Listed, Store
+from stackyard.edges.parallel import Tick, parallel_map, tried_map
+from stackyard.edges.stores.store import Listed, Store, is_on_disk
 from stackyard.errors import CorruptError, NotFoundError
 from stackyard.index import Entry
 from stackyard.mirror import Layout
@@ -21,7 +20,6 @@ __all__ = ["Survey", "compare", "survey"]
 #: A disk's clock ticks in steps: a file may change twice at what it calls the same time.
 _RACY_S = 2.0
 _WORKERS = 32
-_TRIAL = 64
 
 
 class Differences(NamedTuple):
@@ -91,8 +89,9 @@ def survey(  # noqa: PLR0913 - passed by name
     """
     known = {*recorded, *differences.same, *(dag_hash for dag_hash, _ in differences.fresh)}
     reader = _Reader(store, layout, known)
-    disk = store.url.startswith("file://")
-    reads = _read_all(reader, differences.fresh, workers or (0 if disk else _WORKERS), tick)
+    disk = is_on_disk(store)
+    run = tried_map if disk and not workers else parallel_map
+    reads = run(reader.read, differences.fresh, workers=workers or _WORKERS, tick=tick)
     problems = {read.listed.key: read.problem for read in reads if read and read.problem}
     good = {read.hash: read for read in reads if read and read.node}
     known = {*recorded, *differences.same, *good}
@@ -116,27 +115,6 @@ def survey(  # noqa: PLR0913 - passed by name
         others=reader.others,
         problems=problems,
     )
-
-
-def _read_all(
-    reader: _Reader, items: Sequence[tuple[str, Listed]], workers: int, tick: Tick
-) -> list[_Read | None]:
-    """Read all entries; without a number of workers, a disk is tried first.
-
-    One that answers from memory is read fastest by one thread, as many would only wait for each
-    other. A file server is waited for, and many threads wait at once.
-    """
-    start = 0 if workers else min(_TRIAL, len(items))
-    wall, busy = time.perf_counter(), time.thread_time()
-    first = [reader.read(item) for item in items[:start]]
-    waits = time.perf_counter() - wall > 3 * (time.thread_time() - busy)
-    rest = parallel_map(
-        reader.read,
-        items[start:],
-        workers=workers or (_WORKERS if waits else 1),
-        tick=lambda done, total: tick(start + done, start + total),
-    )
-    return first + rest
 
 
 def _entry(listed: Listed, racy: float) -> Entry:

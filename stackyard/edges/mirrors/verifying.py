@@ -11,8 +11,8 @@ from typing import NamedTuple
 from stackyard.binary import SPEC_BYTES, Binary, Blob, parse_metadata, unpacked
 from stackyard.edges.mirrors.contents import Manifests, Tolerance
 from stackyard.edges.mirrors.layouts import manifest_keys
-from stackyard.edges.parallel import parallel_map
-from stackyard.edges.stores.store import PIECE_BYTES, Store
+from stackyard.edges.parallel import parallel_map, tried_map
+from stackyard.edges.stores.store import PIECE_BYTES, Store, is_on_disk
 from stackyard.errors import (
     CorruptError,
     LockError,
@@ -29,6 +29,8 @@ from stackyard.verify import Fault, gzip_problem
 __all__ = ["Read", "Seen", "check_binaries", "difference", "manifest_faults", "read_whole"]
 
 _TRIES = 4
+#: From here on a blob takes longer to hash than to find; one of unknown size may be so large.
+_LARGE = 2**20
 
 
 class Seen(NamedTuple):
@@ -100,7 +102,16 @@ def check_binaries(  # noqa: PLR0913 - passed by name
         on_bytes(read.size_bytes)
         return _judge(store, job, read, known)
 
-    seen = parallel_map(work, jobs, workers=workers, tick=tick)
+    # Large blobs are hashed side by side: that lets other threads run.
+    large = [job for job in jobs if (job.blob.size_bytes or _LARGE) >= _LARGE]
+    seen = parallel_map(work, large, workers=workers, tick=lambda done, _: tick(done, len(jobs)))
+    run = tried_map if is_on_disk(store) else parallel_map
+    seen += run(
+        work,
+        jobs[len(large) :],
+        workers=workers,
+        tick=lambda done, _: tick(len(large) + done, len(jobs)),
+    )
     old = [
         _judge_spec(binary, partial(_v2_spec, store, binary))
         for binary in binaries
@@ -128,7 +139,7 @@ def _jobs(binaries: Iterable[Binary]) -> list[_Job]:
         _Job(blob, tuple(tarballs.get(key, ())), tuple(specs.get(key, ())))
         for key, blob in blobs.items()
     ]
-    return sorted(jobs, key=lambda job: job.blob.size_bytes or 0, reverse=True)
+    return sorted(jobs, key=lambda job: job.blob.size_bytes or _LARGE, reverse=True)
 
 
 def read_whole(

@@ -30,6 +30,7 @@ __all__ = [
     "Versioned",
     "WritableStore",
     "check_key",
+    "is_on_disk",
     "is_writable",
     "open_store",
     "public_url",
@@ -205,6 +206,11 @@ def open_store(
         where=public_url(url),
         hint="a mirror is a folder, or at file://, http(s)://, s3://, gs:// or oci://",
     )
+
+
+def is_on_disk(store: Store) -> bool:
+    """Whether the place is a folder, which answers at once if it is not that of a file server."""
+    return store.url.startswith("file://")
 
 
 def is_writable(store: Store) -> TypeGuard[WritableStore]:
