@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 from benchmarks.cloning import measure_clones
 from benchmarks.fetching import measure_fetches
+from benchmarks.images import measure_dump, measure_engines, measure_pulls
 from benchmarks.indexing import Measured, measure_index
 from benchmarks.lookups import measure_lookups
+from benchmarks.starting import configure_compilers, job_lines
 from benchmarks.synthetic import make_lock, make_manifest
 from benchmarks.verifying import measure_verify
 
@@ -215,6 +217,84 @@ def bench_clone(arguments: argparse.Namespace) -> list[Result]:
     return results
 
 
+def bench_image(arguments: argparse.Namespace) -> list[Result]:
+    """By bytes: what people pull. Images are pushed only where a registry is named."""
+    results = [
+        Result(
+            f"image update, {one.layers} layers",
+            f"{one.changed:.3f} of all bytes",
+            f"{one.alone:.3f} of all bytes",
+            one.changed / one.alone,
+            f"pulled with all above a changed layer: {one.above:.3f}",
+        )
+        for one in measure_pulls((1, 5, 10, 20, 40, 80))
+    ]
+    image, binaries, mirror = measure_dump(_quietly)
+    results.append(
+        Result(
+            "image, of the whole mirror",
+            f"{image / 1e6:.1f} MB",
+            f"{mirror / 1e6:.1f} MB",
+            image / mirror,
+            f"the lock's binaries have {binaries / 1e6:.1f} MB",
+        )
+    )
+    if arguments.registry:
+        engines = measure_engines(
+            arguments.registry, arguments.image_base, arguments.fetch_base, arguments.requirement
+        )
+        for number, name in enumerate(("first release", "second release")):
+            ours, theirs = engines["no engine"][number], engines["engine"][number]
+            ratio = ours.seconds / theirs.seconds
+            results.append(Result(f"image, {name}", str(ours), str(theirs), ratio, "at most 1"))
+    return results
+
+
+def _quietly(argv: Sequence[str], cwd: Path) -> None:
+    _one([_tool(argv[0]), *argv[1:]], cwd, None)
+
+
+def bench_start(arguments: argparse.Namespace) -> list[Result]:
+    """From a pipeline's start to its first build. Spack solves for ten minutes: only if named."""
+    if not arguments.spack or not arguments.only:
+        return []
+    with tempfile.TemporaryDirectory() as name:
+        project = _project(Path(name), "tutorial")
+        shutil.copytree(ROOT / "stacks" / "tutorial", project / "stacks" / "tutorial")
+        argv = [_tool("stackyard"), "generate", "--stack", "tutorial", "--no-prune"]
+        ours = cost(argv, cwd=project, runs=5)
+        scope, environment = project / "scope", project / "environment"
+        configure_compilers(scope)
+        environment.mkdir()
+        shutil.copy(project / "stacks" / "tutorial" / "spack.yaml", environment)
+        theirs = cost(
+            [f"{arguments.spack}/bin/spack", "-C", str(scope), "-e", str(environment),
+             "ci", "generate", "--no-prune-dag", "--output-file", str(project / "spack.yml")],
+            cwd=project,
+            env={"CI_PROJECT_DIR": str(project)},
+            runs=1,
+        )  # fmt: skip
+    return [_result("start tutorial", ours, theirs, "what the lock saves")]
+
+
+def bench_job(arguments: argparse.Namespace) -> list[Result]:
+    """What each job of a pipeline costs us. Spack's own part of it is the peer's whole."""
+    if not arguments.spack:
+        return []
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        project = _project(Path(name), "tutorial")
+        shutil.copytree(ROOT / "stacks" / "tutorial", project / "stacks" / "tutorial")
+        lines, env = job_lines(project, Path(arguments.spack))
+        setup = f". {project}/image/share/spack/setup-env.sh"
+        env = {**env, "SPACK_ROOT": f"{project}/image"}
+        for shell in filter(shutil.which, ("dash", "bash")):
+            ours = cost([shell, "-eu", "-c", lines], cwd=project, env=env, runs=7)
+            theirs = cost([shell, "-c", setup], cwd=project, env=env, runs=7)
+            results.append(_result(f"job in {shell}", ours, theirs, "at most 2 s more"))
+    return results
+
+
 def _project(folder: Path, _: str) -> Path:
     (folder / "invoke.yaml").write_text("stackyard: {limits: {artifact_bytes: 0}}\n")
     return folder
@@ -269,6 +349,9 @@ BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], list[Result]]] = {
     "fetch": bench_fetch,
     "clone": bench_clone,
     "verify": bench_verify,
+    "image": bench_image,
+    "start": bench_start,
+    "job": bench_job,
 }
 
 
@@ -277,6 +360,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spack", default="")
     parser.add_argument("--repository", default="", help="clones of git repositories to serve")
+    parser.add_argument("--registry", default="", help="host:port to push images to, for 'image'")
+    parser.add_argument("--image-base", default="", help="a base image in that registry")
+    parser.add_argument("--fetch-base", default="", help="an image that pip works in, offline")
+    parser.add_argument("--requirement", default="stackyard", help="what pip installs there")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--specs", default="5000", help="sizes of mirrors, such as 5000,20000")

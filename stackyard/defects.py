@@ -184,7 +184,12 @@ _DEFECTS = (
     Defect(
         "copy-destination",
         "a copy-only pipeline copies to the mirror's fetch URL",
-        _seen_elsewhere,  # stackyard.flow.stack_warnings has the mirrors
+        _seen_elsewhere,  # stackyard.flow.planning has the mirrors
+    ),
+    Defect(
+        "failed-environment",
+        "the artifacts of a package that fails hold all variables of its job, secrets among them",
+        _seen_elsewhere,
     ),
 )
 

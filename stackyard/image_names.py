@@ -30,9 +30,10 @@ _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?")
 #: Keys of settings that name an image.
 _KEYS = (("generate", "image"), ("image", "base"))
 
-#: ``ARG BASE=NAME``, and ``FROM NAME`` where it is a name and not a stage or a variable.
+#: ``ARG BASE=NAME`` or ``ARG FETCH_BASE=NAME``, and ``FROM NAME`` where it is a name and not a stage or a variable.
 _LINE = re.compile(
-    r"^(?:ARG[ \t]+BASE=|FROM[ \t]+(?:--platform=\S+[ \t]+)?)['\"]?([^\s'\"]+)", re.MULTILINE
+    r"^(?:ARG[ \t]+(?:FETCH_)?BASE=|FROM[ \t]+(?:--platform=\S+[ \t]+)?)['\"]?([^\s'\"]+)",
+    re.MULTILINE,
 )
 _STAGE = re.compile(r"^FROM[ \t].*[ \t]AS[ \t]+(\S+)", re.MULTILINE | re.IGNORECASE)
 

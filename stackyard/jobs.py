@@ -25,9 +25,11 @@ class Extras(NamedTuple):
     """What is added to all jobs that use Spack; ``variables`` are the pipeline's.
 
     ``before`` stands in front of their ``before_script``, ``after`` in front of ``after_script``.
+    ``clone`` is the one in ``before`` that brings Spack: long, and the same everywhere.
     """
 
     before: tuple[str, ...] = ()
+    clone: str = ""
     after: tuple[str, ...] = ()
     id_tokens: Mapping[str, Any] = MappingProxyType({})
     variables: Mapping[str, str] = MappingProxyType({})
@@ -71,15 +73,17 @@ def make_extras(
     before: list[str] = []
     if clone and jobs.sections:
         start, end = section("stackyard_clone", "Spack, as it is pinned", collapsed=True)
-        before.append(f"{start}\n{clone.rstrip()}\n{end}")
-    elif clone:
-        before.append(clone.rstrip())
+        clone = f"{start}\n{clone.rstrip()}\n{end}"
+    if clone:
+        clone = clone.rstrip()
+        before.append(clone)
     if unsigned:
         before.append("unset SPACK_SIGNING_KEY")
     if jobs.aws:
         before += aws_lines(jobs.aws, {"": role or jobs.aws.role})
     return Extras(
         before=tuple(before),
+        clone=clone,
         after=aws_after() if jobs.aws else (),
         id_tokens={AWS_TOKEN: {"aud": jobs.aws.audience}} if jobs.aws else {},
         variables=variables,

@@ -3,8 +3,9 @@
 Every binary is an image of one repository. Its tag is made of name, version and DAG hash; its
 configuration holds the spec's metadata beside what a container needs; its layers are the tarballs
 of all that the package needs to run, its own last. The tag ``index.spack`` is no image at all: its
-first layer is the JSON of the index. Nothing is signed. All bytes that are parsed here were written
-by somebody else, so everything is checked before use.
+first layer is the JSON of the index. Spack signs nothing here; a signature of ours is an annotation
+(``stackyard/oci_notes.py``). All bytes that are parsed here were written by somebody else, so
+everything is checked before use.
 
 As a store (``stackyard/edges/stores/oci.py``) a repository has the keys ``manifests/<tag>``,
 ``manifests/sha256:<hex>`` and ``blobs/sha256/<first two>/<hex>``.
@@ -37,6 +38,7 @@ __all__ = [
     "LAYER_TYPE",
     "MANIFESTS",
     "MANIFEST_TYPES",
+    "SIGNATURE",
     "Descriptor",
     "Entry",
     "Image",
@@ -65,6 +67,8 @@ __all__ = [
 
 INDEX_TAG = "index.spack"
 MANIFESTS = "manifests/"
+#: The annotation that holds a clearsigned statement.
+SIGNATURE = "dev.stackyard.signature"
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -140,11 +144,15 @@ class Descriptor(NamedTuple):
 
 
 class Image(NamedTuple):
-    """A manifest of one image. There is at least one layer."""
+    """A manifest of one image. There is at least one layer.
+
+    ``signed``: it carries a signature, whatever that is worth.
+    """
 
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    signed: bool = False
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
@@ -286,10 +294,12 @@ def parse_image(data: bytes, where: str) -> Image:
     layers = document.get("layers")
     if not isinstance(layers, list) or not layers:
         raise CorruptError("the manifest has no layers", where=where)
+    notes = document.get("annotations")
     return Image(
         kind,
         _descriptor(document.get("config"), f"{where}: config"),
         tuple(_descriptor(layer, f"{where}: layers[{i}]") for i, layer in enumerate(layers)),
+        signed=isinstance(notes, dict) and SIGNATURE in notes,
     )
 
 
@@ -318,7 +328,7 @@ def parse_oci_binary(data: bytes, key: str, dag_hash: str, where: str) -> Binary
         layout="oci",
         key=key,
         manifest=data,
-        signed=False,
+        signed=image.signed,
         tarball=image.layers[-1].blob,
         spec=image.config.blob,
     )

@@ -147,7 +147,10 @@ class ServiceJob(NamedTuple):
 
 
 class Pipeline(NamedTuple):
-    """``hidden`` are hidden jobs by name; ``needs_artifacts`` and ``cross_need`` hold for all."""
+    """``hidden`` are hidden jobs by name; ``needs_artifacts`` and ``cross_need`` hold for all.
+
+    ``shared`` are long texts that stand in several of its lists, with a name for each.
+    """
 
     stages: tuple[str, ...]
     variables: Mapping[str, str]
@@ -156,6 +159,7 @@ class Pipeline(NamedTuple):
     services: tuple[ServiceJob, ...]
     cross_need: tuple[str, str]
     needs_artifacts: bool = False
+    shared: Mapping[str, str] = MappingProxyType({})
 
     @property
     def size(self) -> int:
@@ -186,6 +190,7 @@ def make_pipeline(plan: Plan, attributes: Attributes, context: Context) -> Pipel
         services=(*(layout.joins if layout else ()), *services),
         cross_need=_cross(context),
         needs_artifacts=context.artifacts_buildcache,
+        shared={context.extras.clone: "stackyard-clone"} if context.extras.clone else {},
     )
     _check_count(pipeline, context.limits)
     return pipeline
@@ -532,6 +537,8 @@ def _artifacts(context: Context) -> dict[str, Any]:
         "when": "always",
         "paths": [f"{context.artifacts_root}/{name}" for name in folders],
     }
+    if "failed-environment" in context.fix:
+        artifacts["exclude"] = [f"{context.artifacts_root}/logs/spack-build-env.txt*"]
     if context.extras.junit:
         results = f"{context.artifacts_root}/tests/ci-test-results.xml"
         artifacts["reports"] = {"junit": [results]}

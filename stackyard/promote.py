@@ -119,17 +119,19 @@ def make_plan(  # noqa: PLR0913 - passed by name
     force: bool,
     here: Collection[str] = (),
     missing: Sequence[Missing] = (),
+    signing: bool = False,
 ) -> CopyPlan:
     """Decide for each binary of the source.
 
     ``there`` are the target's binaries by DAG hash, ``stored`` the keys of their blobs that it
     has, ``here`` hashes of what needs nothing for another reason. With ``force`` conflicts are sent.
+    ``signing`` is that of ``compare``.
     """
     same = set(here)
     items: list[Item] = []
     conflicts: list[Conflict] = []
     for binary in binaries:
-        verdict = _decide(binary, there.get(binary.hash), stored)
+        verdict = _decide(binary, there.get(binary.hash), stored, signing=signing)
         if verdict is None:
             same.add(binary.hash)
         elif isinstance(verdict, Conflict) and not force:
@@ -146,10 +148,12 @@ def make_plan(  # noqa: PLR0913 - passed by name
     )
 
 
-def _decide(new: Binary, old: Binary | None, stored: Collection[str]) -> Item | Conflict | None:
+def _decide(
+    new: Binary, old: Binary | None, stored: Collection[str], *, signing: bool
+) -> Item | Conflict | None:
     if old is None:
         return Item(new, _ABSENT)
-    relation = compare(new, old)
+    relation = compare(new, old, signing=signing)
     if relation == "newly signed":
         return Item(new, _UPGRADE, old=old.manifest)
     if relation != "same":
@@ -161,24 +165,24 @@ def _decide(new: Binary, old: Binary | None, stored: Collection[str]) -> Item | 
     return Conflict(new, _OTHER_BLOBS)
 
 
-def compare(new: Binary, old: Binary) -> Relation:
-    """How two binaries of the same hash differ.
+def compare(new: Binary, old: Binary, *, signing: bool = False) -> Relation:
+    """How two binaries of the same hash differ; ``signing``: what is unsigned is going to be signed.
 
-    Where one of them is in a registry, only tarballs can be compared: registries sign nothing, and
-    an image holds the time when it was made. Two manifests that say the same in other words are
-    the same.
+    Where one of them is in a registry, only tarballs and signatures can be compared: an image holds
+    the time when it was made. Two manifests that say the same in other words are the same.
     """
-    if new.manifest == old.manifest:
+    if new.manifest == old.manifest and not (signing and not old.signed):
         return "same"
     if new.tarball.checksum != old.tarball.checksum:
         return "other"
-    if new.layout != 3 or old.layout != 3:
-        return "same"
-    if new.spec != old.spec:
+    if new.layout == old.layout == 3 and new.spec != old.spec:
         return "metadata"
-    if old.signed:
-        return "signed otherwise" if new.signed else "unsigned"
-    return "newly signed" if new.signed else "same"
+    held = new.signed and new.layout == old.layout  # a signature holds in one layout only
+    if not old.signed:
+        return "newly signed" if held or signing else "same"
+    if signing or new.layout != old.layout:
+        return "signed otherwise" if held else "same"
+    return "signed otherwise" if new.signed else "unsigned"
 
 
 def blobs_of(binary: Binary) -> tuple[Blob, ...]:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _PLAIN = re.compile(r"[ !#-\[\]-~]*")
 #: What JSON may leave as it is and YAML must not see: what is not printable (YAML 1.2, 5.1), and
 #: what YAML 1.1 takes for the end of a line.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def quote(value: object) -> str:
@@ -54,27 +57,32 @@ def _float(value: float) -> str:
     return f"{mantissa}{'' if '.' in mantissa else '.0'}{exponent}{power}"
 
 
-def block(value: object, indent: int = 0) -> str:
+def block(value: object, indent: int = 0, anchors: Mapping[str, str] = _NONE) -> str:
     """A nested value in block style, to stand behind a key and its colon.
 
-    Short lists of scalars stay on one line.
+    Short lists of scalars stay on one line. For texts in ``anchors`` the alias stands there, by the
+    name that they have in it.
     """
     pad = "\n" + " " * indent
     if isinstance(value, Mapping) and value:
-        return "".join(f"{pad}{_key(key)}:{block(item, indent + 2)}" for key, item in value.items())
+        return "".join(
+            f"{pad}{_key(key)}:{block(item, indent + 2, anchors)}" for key, item in value.items()
+        )
     if isinstance(value, (list, tuple)) and value:
         flow = quote(value)
         if len(flow) <= 60 and not any(isinstance(item, (Mapping, list)) for item in value):
             return f" {flow}"
-        return "".join(f"{pad}-{_item(item, indent + 2)}" for item in value)
+        return "".join(f"{pad}-{_item(item, indent + 2, anchors)}" for item in value)
+    if isinstance(value, str) and value in anchors:
+        return f" *{anchors[value]}"
     return f" {quote(value)}"
 
 
-def _item(item: object, indent: int) -> str:
+def _item(item: object, indent: int, anchors: Mapping[str, str]) -> str:
     """An entry of a list: a mapping's first key stands behind the dash."""
     if isinstance(item, Mapping) and item:
-        return " " + block(item, indent).lstrip()
-    return block(item, indent)
+        return " " + block(item, indent, anchors).lstrip()
+    return block(item, indent, anchors)
 
 
 _SIMPLE_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

@@ -11,13 +11,14 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from stackyard.document import parse_yaml
 from stackyard.errors import ConfigError, CorruptError
 from stackyard.merge import key_name
 from stackyard.pins import PACKAGES_REPO, SPACK_REPO, Pin, check_pin, is_commit
 from stackyard.shape import near
+from stackyard.url import split_url
 
 __all__ = [
     "Details",
@@ -45,6 +46,8 @@ _IMAGE = re.compile(r"[^\s\x00-\x1f\x7f-][^\s\x00-\x1f\x7f]*")
 _STACK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PIPELINE_KEYS = frozenset({"stages", "variables", "workflow", "default", "include", "spec"})
 _DEPTH = 12
+#: Names of images are shorter, and so is all that they are made of.
+_LONGEST_NAME = 4096
 
 
 # -- where it is ----------------------------------------------------------------------------
@@ -64,8 +67,8 @@ def parse_job_url(url: str, server: str) -> JobUrl:
     ``server`` is the URL that the settings name: only it can tell where a server below a path ends
     and its projects begin.
     """
-    parts = urlsplit(url)
-    known = urlsplit(server)
+    parts = split_url(url)
+    known = split_url(server)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise _no_job(url)
     root = known.path.rstrip("/") if parts.netloc == known.netloc else ""
@@ -85,7 +88,7 @@ def parse_job_url(url: str, server: str) -> JobUrl:
 
 
 def _no_job(url: str) -> ConfigError:
-    shown = urlsplit(url)._replace(query="", fragment="").geturl().rpartition("@")[2][:200]
+    shown = split_url(url)._replace(query="", fragment="").geturl().rpartition("@")[2][:200]
     return ConfigError(
         f"{shown!r} is not the URL of a job on GitLab",
         where="--url",
@@ -231,7 +234,7 @@ def _job(document: Mapping[str, Any], name: str, where: str) -> Job:
     default = document.get("default")
     merged = {
         **(default if isinstance(default, Mapping) else {}),
-        **_extended(document, name, where, ()),
+        **_extended(document, name, where),
     }
     variables = {
         **_variables(document.get("variables"), where),
@@ -260,23 +263,31 @@ def _image(value: Any, variables: Mapping[str, str], where: str) -> tuple[str, b
     """Its name, empty for none, and whether the job gives it an entrypoint."""
     given = value if isinstance(value, Mapping) else {"name": value}
     name = _expand(str(given.get("name") or ""), variables)
-    if name and not _IMAGE.fullmatch(name):
-        raise CorruptError(f"{name!r} cannot be the name of an image", where=where)
+    if len(name) > _LONGEST_NAME or (name and not _IMAGE.fullmatch(name)):
+        raise CorruptError(f"{name[:200]!r} cannot be the name of an image", where=where)
     return name, bool(given.get("entrypoint"))
 
 
-def _extended(
-    document: Mapping[str, Any], name: str, where: str, seen: tuple[str, ...]
-) -> dict[str, Any]:
-    """The job with what it extends: mappings are merged, anything else is replaced."""
-    job = document.get(name)
-    if not isinstance(job, Mapping) or name in seen or len(seen) > _DEPTH:
-        raise CorruptError(f"the pipeline's job {name!r} cannot be read", where=where)
-    parents = job.get("extends") or []
-    merged: dict[str, Any] = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
-        merged = _merged(merged, _extended(document, str(parent), where, (*seen, name)))
-    return _merged(merged, {key: value for key, value in job.items() if key != "extends"})
+def _extended(document: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """The job with what it extends: mappings are merged, anything else is replaced.
+
+    What many extend is merged once, or a small file could keep us busy for ever.
+    """
+    made: dict[str, dict[str, Any]] = {}
+
+    def extended(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+        job = document.get(name)
+        if not isinstance(job, Mapping) or name in seen or len(seen) > _DEPTH:
+            raise CorruptError(f"the pipeline's job {name[:200]!r} cannot be read", where=where)
+        parents = job.get("extends") or []
+        merged: dict[str, Any] = {}
+        for parent in map(str, parents if isinstance(parents, list) else [parents]):
+            if parent not in made:
+                made[parent] = extended(parent, (*seen, name))
+            merged = _merged(merged, made[parent])
+        return _merged(merged, {key: value for key, value in job.items() if key != "extends"})
+
+    return extended(name, ())
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,9 +312,10 @@ def _variables(value: Any, where: str) -> dict[str, str]:
 
 
 def _expand(text: str, variables: Mapping[str, str]) -> str:
+    short = {name: value for name, value in variables.items() if len(value) <= _LONGEST_NAME}
     for _ in range(_DEPTH):
-        new = _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0]), text)
-        if new == text:
+        new = _VARIABLE.sub(lambda match: short.get(match[1] or match[2], match[0]), text)
+        if new == text or len(text) > _LONGEST_NAME:
             break
         text = new
     return text
@@ -382,7 +394,7 @@ def mirror_needs(manifest: Any) -> Needs:
     for entry in mirrors.values() if isinstance(mirrors, Mapping) else ():
         for text in _texts(entry):
             if text.startswith("file://"):
-                folders[unquote(urlsplit(text).path)] = None
+                folders[unquote(split_url(text).path)] = None
             elif text.startswith("s3://"):
                 names |= dict.fromkeys(_CLOUD)
         for name in _named_variables(entry):

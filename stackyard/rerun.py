@@ -147,8 +147,13 @@ class Container(NamedTuple):
 
 
 def container_words(container: Container, *, shell: bool = False) -> list[str]:
-    """The whole command: the build, or a shell in its place."""
-    mounts = {HERE: f"{container.folder}:{HERE}:Z"}
+    """The whole command: the build, or a shell in its place.
+
+    What runs there may be anybody's. It cannot write the scripts, which are to start it again from
+    outside.
+    """
+    mounts = {HERE: f"{container.folder}:{HERE}:ro,Z"}
+    mounts[f"{HERE}/cache"] = f"{container.folder}/cache:{HERE}/cache:Z"
     mounts[container.project_dir] = f"{container.folder}/project:{container.project_dir}:Z"
     mounts |= {folder: f"{folder}:{folder}:ro" for folder in container.folders}
     words = [*container.engine, "run", "--rm"]

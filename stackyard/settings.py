@@ -21,6 +21,7 @@ from stackyard.shape import (
     WHOLE,
     Choice,
     Either,
+    Kind,
     List,
     Map,
     Report,
@@ -32,6 +33,7 @@ __all__ = [
     "SHAPE",
     "Aws",
     "Bootstrap",
+    "Drawing",
     "Generate",
     "GitHubFiles",
     "GitLabServer",
@@ -45,6 +47,7 @@ __all__ = [
     "Settings",
     "SpackSource",
     "StatusPosts",
+    "System",
     "Trust",
     "check_settings",
     "make_settings",
@@ -118,10 +121,37 @@ class GitLabServer(NamedTuple):
     project: str | int = ""
 
 
+class System(NamedTuple):
+    """What binaries are built on: a ``runner`` of GitHub's, for a ``target`` of Spack's.
+
+    ``base_image`` is what the images of a registry begin with. ``stacks`` empty means all.
+    """
+
+    name: str
+    runner: str
+    target: str = ""
+    base_image: str = ""
+    stacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """The workflow ``draw``: ``count`` packages, of those that ``packages`` hold for, or of all.
+
+    ``nightly`` is when, as cron writes it; empty: only by hand.
+    """
+
+    count: int = 20
+    packages: tuple[str, ...] = ()
+    nightly: str = ""
+
+
 class GitHubFiles(NamedTuple):
     """Workflows to render. Pushes to ``branches`` start them; ``runner`` is their ``runs-on``.
 
     ``remote`` is where GitLab's repository takes pushes; empty: at its URL, with a token.
+    ``mirror`` is the URL of the cache, or what a stack calls it; ``systems`` are what it is built
+    on. ``nightly`` and ``weekly`` are times as cron writes them; empty: never by themselves.
     """
 
     workflows: tuple[str, ...] = ()
@@ -129,6 +159,12 @@ class GitHubFiles(NamedTuple):
     remote: str = ""
     follow: bool = True
     runner: str = "ubuntu-latest"
+    mirror: str = ""
+    systems: tuple[System, ...] = ()
+    nightly: str = ""
+    weekly: str = ""
+    free_disk: bool = False
+    draw: Drawing = Drawing()
 
 
 class StatusPosts(NamedTuple):
@@ -150,16 +186,30 @@ class Trust(NamedTuple):
 
 
 class Image(NamedTuple):
+    """A stack has an image where ``base`` is set: what it begins with, ``NAME[:TAG][@sha256:...]``.
+
+    ``tools`` are packages of the base's system. ``repository`` is where ``image.push`` goes, with no
+    tag. ``licenses`` is an SPDX expression for the label. ``layers`` are the most for the binaries.
+    """
+
     base: str = ""
     tools: tuple[str, ...] = ()
+    repository: str = ""
+    licenses: str = ""
+    layers: int = 40
 
 
 class Release(NamedTuple):
-    """``stacks`` empty means all of them, ``branch`` empty the default branch."""
+    """``stacks`` empty means all of them, ``branch`` empty the remote's default branch.
+
+    ``remote`` is what git calls it; ``wait_minutes`` are those for the registry to show the image.
+    """
 
     stacks: tuple[str, ...] = ()
     branch: str = ""
     prefix: str = "rev-"
+    remote: str = "origin"
+    wait_minutes: float = 120
 
 
 class Prune(NamedTuple):
@@ -231,6 +281,9 @@ _CONNECTION = Map(
     required=("url",),
 )
 
+#: As many as docker/Dockerfile has lines for.
+_LAYERS = Kind("a whole number", (int,), minimum=1, maximum=40)
+
 #: What may stand below ``stackyard:``.
 SHAPE = Map(
     {
@@ -264,16 +317,51 @@ SHAPE = Map(
         "gitlab": Map({"url": TEXT, "project": Either((TEXT, WHOLE))}),
         "github": Map(
             {
-                "workflows": List(Choice(("gitlab",))),
+                "workflows": List(
+                    Choice(("gitlab", "image", "build", "draw", "index", "prune", "share", "site"))
+                ),
                 "branches": TEXTS,
                 "remote": TEXT,
                 "follow": FLAG,
                 "runner": TEXT,
+                "mirror": TEXT,
+                "systems": List(
+                    Map(
+                        {
+                            "name": TEXT,
+                            "runner": TEXT,
+                            "target": TEXT,
+                            "base_image": TEXT,
+                            "stacks": TEXTS,
+                        },
+                        required=("name", "runner"),
+                    )
+                ),
+                "nightly": TEXT,
+                "weekly": TEXT,
+                "free_disk": FLAG,
+                "draw": Map({"count": WHOLE, "packages": TEXTS, "nightly": TEXT}),
             }
         ),
         "status": Map({"context": TEXT, "github_url": TEXT, "repository": TEXT}),
-        "image": Map({"base": TEXT, "tools": TEXTS}),
-        "release": Map({"stacks": TEXTS, "branch": TEXT, "prefix": TEXT}),
+        "image": Map(
+            {
+                "base": TEXT,
+                "tools": TEXTS,
+                "repository": TEXT,
+                "licenses": TEXT,
+                "layers": _LAYERS,
+            }
+        ),
+        "release": Map(
+            {
+                "stacks": TEXTS,
+                "branch": TEXT,
+                "prefix": TEXT,
+                "remote": TEXT,
+                "wait_minutes": WHOLE,
+            }
+        ),
         "prune": Map(
             {
                 "refs": TEXTS,
@@ -371,6 +459,10 @@ def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
             value = tuple(_bootstrap(entry) for entry in value)  # noqa: PLW2901
         elif name == "aws":
             value = Aws(**value)  # noqa: PLW2901
+        elif name == "draw":
+            value = Drawing(**_arguments(value))  # noqa: PLW2901
+        elif name == "systems":
+            value = tuple(System(**_arguments(entry)) for entry in value)  # noqa: PLW2901
         elif name == "variables":
             value = {key: _variable(item) for key, item in value.items()}  # noqa: PLW2901
         elif isinstance(value, list):

@@ -107,6 +107,7 @@ class Kind(NamedTuple):
     says: str
     types: tuple[type, ...]
     minimum: int | None = None
+    maximum: int | None = None
 
     def fits(self, value: Any) -> bool:
         if isinstance(value, bool) and bool not in self.types and object not in self.types:
@@ -118,6 +119,8 @@ class Kind(NamedTuple):
             raise report.wrong(key, self.says, value)
         if self.minimum is not None and value < self.minimum:
             raise report.fail(key, f"must be {self.minimum} or more, is {value}")
+        if self.maximum is not None and value > self.maximum:
+            raise report.fail(key, f"must be {self.maximum} or less, is {value}")
 
 
 ANYTHING = Kind("anything", (object,))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from stackyard.errors import ConfigError, CorruptError
 from stackyard.shape import near
+from stackyard.url import split_url
 
 __all__ = [
     "CONTEXT",
@@ -273,11 +273,8 @@ def parse_repository(text: str) -> Repository | None:
     text = text.strip()
     host, path = "", text
     if "://" in text:
-        try:
-            parts = urlsplit(text)
-            host, path = (parts.hostname or ""), parts.path.strip("/")
-        except ValueError:
-            return None
+        parts = split_url(text)
+        host, path = (parts.hostname or ""), parts.path.strip("/")
     elif found := _SCP.fullmatch(text):
         host, path = found.group(1).lower(), found.group(2).strip("/")
     if host or text != path:

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,12 @@ call = {{"words": words, "env": dict(os.environ)}}
 if "-e" in words:
     environment = pathlib.Path(words[words.index("-e") + 1])
     call["manifest"] = (environment / "spack.yaml").read_text()
-    root = re.search(r"root: *(\S+)", call["manifest"])[1]
-    installed = folder / "installed" / root.replace("/", "-")
-    installed.mkdir(parents=True, exist_ok=True)
+    if root := re.search(r"root: *(\S+)", call["manifest"]):
+        installed = folder / "installed" / root[1].replace("/", "-")
+        installed.mkdir(parents=True, exist_ok=True)
     call["beside"] = sorted(path.name for path in environment.iterdir())
-    call["lock"] = (environment / "spack.lock").read_text()
+    if (environment / "spack.lock").exists():
+        call["lock"] = (environment / "spack.lock").read_text()
 if home := os.environ.get("SPACK_GNUPGHOME"):
     keys = subprocess.run(
         ["gpg", "--homedir", home, "--with-colons", "--list-keys"], capture_output=True, text=True
@@ -45,8 +48,8 @@ with (folder / "calls").open("a") as log:
 
 
 def wait(name):
-    (folder / name).touch()
     try:
+        (folder / name).touch()
         while not (folder / "go").exists():
             time.sleep(0.01)
     except KeyboardInterrupt:
@@ -80,6 +83,8 @@ def push():
     url = json.loads(scope.read_text())["mirrors:"]["stackyard-target"]["url"]
     target, source = pathlib.Path(url.removeprefix("file://")), pathlib.Path(setup["source"])
     print("pushing with", *os.environ.values(), flush=True)
+    if url.startswith("oci"):
+        return send(url, source)
     if setup["push waits"]:
         wait("pushing")
     for name in ["*-" + one + ".spec" for one in hashes] + ["*.key"] * ("--key" in words):
@@ -94,6 +99,13 @@ def push():
     for line in setup["push errors"]:
         print(line, flush=True)
     sys.exit(bool(setup["push errors"]))
+
+
+def send(url, source):
+    sys.path.insert(0, {tests!r})
+    from building_spack import send_images
+
+    send_images(url, source, hashes)
 
 
 if words == ["--version"]:
@@ -111,6 +123,8 @@ elif "gpg" in words:
     print(setup["secret keys"])
 elif "push" in words:
     push()
+elif "concretize" in words:
+    shutil.copyfile(setup["lock"], environment / "spack.lock")
 else:
     sys.exit("the stand-in does not know this")
 """
@@ -123,11 +137,12 @@ class BuildingSpack:
         self.folder = folder
         (folder / "bin").mkdir(parents=True)
         program = folder / "bin" / "spack"
-        program.write_text(PROGRAM.format(python=sys.executable))
+        program.write_text(PROGRAM.format(python=sys.executable, tests=str(Path(__file__).parent)))
         program.chmod(0o755)
         self._setup: dict[str, Any] = {
             "version": "1.1.0 (2e907202bcc8209a6a62243aab50c179b524cc3b)",
             "root": "/opt/tree",
+            "lock": str(TINY),
             "source": str(DATA / "mirrors" / "v3-unsigned"),
             "does": {},
             "lacks": [],
@@ -191,6 +206,25 @@ KEYS = {key(name): name for level in LEVELS for name in level}
 def names(call: dict[str, Any]) -> list[str]:
     words = call["words"]
     return sorted(KEYS[word[1:]] for word in words if word[:1] == "/" and len(word) == 33)
+
+
+def send_images(url: str, source: Path, hashes: Iterable[str]) -> None:
+    """Put binaries of a mirror in a folder into a registry, where they are not there yet."""
+    from stackyard.binary import parse_metadata
+    from stackyard.edges.mirrors.images import push_binary
+    from stackyard.edges.stores.store import open_store, writable
+    from stackyard.errors import ConflictError
+    from stackyard.mirror import parse_manifest
+    from stackyard.oci import digest_key
+
+    store = writable(open_store(url))
+    for one in hashes:
+        (path,) = source.rglob(f"*-{one}.spec.manifest.json")
+        tarball, spec = parse_manifest(path.read_bytes(), path.name).records
+        metadata = parse_metadata((source / digest_key(spec.checksum)).read_bytes(), path.name)
+        with suppress(ConflictError):
+            push_binary(store, metadata, source / digest_key(tarball.checksum), dependencies={})
+    store.close()
 
 
 _COMMAND = "import sys; from stackyard.main import main; sys.argv[0] = 'stackyard'; main()"

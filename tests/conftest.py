@@ -19,8 +19,8 @@ from stackyard.edges import settings
 from stackyard.edges.stores import service, web
 from stackyard.lock import Lock, parse_lock
 
-#: Servers that tests may ask for.
-pytest_plugins = ["services"]
+#: Servers, and projects, that tests may ask for.
+pytest_plugins = ["releases", "services"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"

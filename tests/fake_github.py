@@ -1,6 +1,6 @@
 """A GitHub in this process that takes each request at the word of GitHub's REST documentation.
 
-It knows commit statuses. What a request does that the documentation does not know is noted in
+It knows repositories and commit statuses. What a request does that the documentation does not know is noted in
 ``breaches``, and ``fake_github`` fails at its end if there was any.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,7 @@ class Repository:
     private: bool = False
     statuses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     moved_to: str = ""
+    archived: bool = False
 
 
 @dataclass
@@ -95,14 +96,15 @@ class _Handler(Handler):
             raise _refused(404, "Not Found", "outside of the API")
         self.check_headers()
         path = self.asked.path.removeprefix(self.server.root)
-        routes = (
+        routes: tuple[tuple[str, str, Callable[..., None]], ...] = (
+            ("GET", r"/repos/([^/]+/[^/]+)", self.show),
             ("GET", r"/repos/([^/]+/[^/]+)/commits/([^/]+)/statuses", self.list),
             ("POST", r"/repos/([^/]+/[^/]+)/statuses/([^/]+)", self.create),
         )
         for method, pattern, handle in routes:
             match = re.fullmatch(pattern, path)
             if match and method == self.command:
-                handle(self.find(match.group(1)), match.group(2))
+                handle(self.find(match.group(1)), *match.groups()[1:])
                 return
         raise _refused(404, "Not Found", "no such path and method in the documentation")
 
@@ -138,6 +140,10 @@ class _Handler(Handler):
             body = {"message": "Moved Permanently", "url": place, "documentation_url": _DOCS}
             raise RefusedError(status, body, Location=place + query)
         return found
+
+    def show(self, repository: Repository) -> None:
+        row = {"name": repository.name.partition("/")[2], "full_name": repository.name}
+        self.json(200, {"id": 1, **row, "archived": repository.archived})
 
     def list(self, repository: Repository, ref: str) -> None:
         self.known(repository, ref)

@@ -60,11 +60,16 @@ class Bridge:
     stage: str = "build"
 
 
+#: Of pipelines whose commit a test does not care for.
+SHA = "50f0acb76a40e34a4ff304f7347dcc6587da8a14"
+
+
 @dataclass
 class Pipeline:
     id: int
     project: Project
     ref: str = "main"
+    sha: str = SHA
     status: str = "created"
     source: str = "api"
     jobs: list[Job] = field(default_factory=list)
@@ -188,6 +193,7 @@ class _Handler(Handler):
         routes: list[tuple[str, str, Callable[..., None]]] = [
             ("POST", r"/projects/([^/]+)/trigger/pipeline", self.trigger),
             ("POST", r"/projects/([^/]+)/pipeline", self.create),
+            ("GET", r"/projects/([^/]+)/pipelines", self.pipelines),
             ("GET", r"/projects/([^/]+)/pipelines/(\d+)", self.one_pipeline),
             ("GET", r"/projects/([^/]+)/pipelines/(\d+)/jobs", self.jobs),
             ("GET", r"/projects/([^/]+)/pipelines/(\d+)/bridges", self.bridges),
@@ -285,7 +291,7 @@ class _Handler(Handler):
             "id": pipeline.id,
             "iid": pipeline.id - 99,
             "project_id": pipeline.project.id,
-            "sha": "50f0acb76a40e34a4ff304f7347dcc6587da8a14",
+            "sha": pipeline.sha,
             "ref": pipeline.ref,
             "status": pipeline.status,
             "source": pipeline.source,
@@ -300,6 +306,14 @@ class _Handler(Handler):
         if pipeline is None:
             raise _refused(404, "404 Not found")
         return pipeline
+
+    def pipelines(self, name: str) -> None:
+        """The newest first; those that others started are not in the list."""
+        given = self.parameters("sha", "ref", "status", "source")
+        project = self.seen(name)
+        found = sorted(project.pipelines.values(), key=lambda one: -one.id)
+        rows = [self.shown(one) for one in found if one.source != "parent_pipeline"]
+        self.list([row for row in rows if all(row[key] == given.get(key, row[key]) for key in row)])
 
     def one_pipeline(self, name: str, number: str) -> None:
         self.parameters()

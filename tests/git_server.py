@@ -62,7 +62,10 @@ class GitServer(ThreadingHTTPServer):
 
     ``old``: as a server did before version 2 of the protocol, which hands out no single commits.
     ``login``: ``user:password`` that it wants. ``failing``: so many requests get a 503.
-    ``asked`` are the requests, ``sent`` the bytes that went out.
+    ``losing``: after so many pushes, which are taken, the connection breaks without an answer;
+    ``gone``: and from then on all requests get a 503.
+    ``asked`` are the requests, ``given`` what they had as Authorization, ``sent`` the bytes that went
+    out.
     """
 
     daemon_threads = True
@@ -73,7 +76,10 @@ class GitServer(ThreadingHTTPServer):
         self.old = False
         self.login = ""
         self.failing = 0
+        self.losing = 0
+        self.gone = False
         self.asked: list[str] = []
+        self.given: list[str] = []
         self.sent = 0
 
     def url(self, name: str, login: str = "") -> str:
@@ -101,6 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         server = self.server
         server.asked.append(f"{self.command} {self.path} {body.decode(errors='replace')}")
+        server.given.append(self.headers.get("Authorization", ""))
         if server.failing:
             server.failing -= 1
             self.send_error(503)
@@ -132,6 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         done = subprocess.run(
             ["git", "http-backend"], input=body, env=env, capture_output=True, check=False
         )
+        if server.losing and self.command == "POST" and path.endswith("/git-receive-pack"):
+            server.losing -= 1
+            server.failing = 10**6 if server.gone else 0
+            self.close_connection = True
+            return
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         self._send(head.decode(), content)
 

@@ -50,10 +50,13 @@ class OciBackend(NamedTuple):
 
 
 @contextmanager
-def docker_registry(folder: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
+def docker_registry(
+    folder: Path, *, tls: tuple[Path, Path] | None = None, users: str = ""
+) -> Iterator[str]:
     """Debian's docker-registry on this machine, or a skipped test; gives ``host:port``.
 
-    ``tls`` are the files of a certificate and its key.
+    ``tls`` are the files of a certificate and its key; ``users`` has lines of ``name:bcrypt``, and
+    only they may come in.
     """
     if not PROGRAM:
         pytest.skip("docker-registry is not installed: apt-get install docker-registry")
@@ -63,7 +66,7 @@ def docker_registry(folder: Path, *, tls: tuple[Path, Path] | None = None) -> It
     http: dict[str, object] = {"addr": host}
     if tls:
         http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
-    config = {
+    config: dict[str, object] = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
         "storage": {
@@ -73,6 +76,9 @@ def docker_registry(folder: Path, *, tls: tuple[Path, Path] | None = None) -> It
         "http": http,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    if users:
+        (folder / "users").write_text(f"{users}\n")
+        config["auth"] = {"htpasswd": {"realm": "x", "path": str(folder / "users")}}
     (folder / "config.yml").write_text(json.dumps(config))
     with (folder / "log").open("wb") as log:
         argv = [PROGRAM, "serve", str(folder / "config.yml")]

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 
 import ceph as ceph_cluster
+import containers
 import pytest
 
 from stackyard.edges.stores.s3 import S3Store
@@ -91,31 +92,60 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 service that checks keys: Ceph's gateway; all workers of xdist share one.
-
-    The first one starts it. All others hold a lock as long as they use it, and the first one waits
-    for that before it stops it.
-    """
+    """A real S3 service that checks keys: Ceph's gateway; all workers of xdist share one."""
     if lacking := ceph_cluster.missing():
         pytest.skip(f"Ceph is not installed: {', '.join(lacking)}")
-    shared = tmp_path_factory.getbasetemp()
+    ports = (free_port(), free_port(), free_port())
+    with _shared(
+        tmp_path_factory, "ceph", lambda folder: ceph_cluster.cluster(folder, ports)
+    ) as url:
+        yield S3Server(url, ceph_cluster.ID, ceph_cluster.SECRET)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[containers.Engine]:
+    """A container engine with base images and a registry; all workers of xdist share one."""
+    if reason := containers.lacking():
+        pytest.skip(reason)
+
+    @contextmanager
+    def start(folder: Path) -> Iterator[str]:
+        with containers.engine(folder) as made:
+            yield f"{made.folder} {made.host}"
+
+    with _shared(tmp_path_factory, "engine", start) as told:
+        place, host = told.rsplit(" ", 1)
+        yield containers.Engine(Path(place), host)
+
+
+@contextmanager
+def _shared(
+    factory: pytest.TempPathFactory,
+    name: str,
+    start: Callable[[Path], AbstractContextManager[str]],
+) -> Iterator[str]:
+    """A service of which all workers of xdist share one; gives what ``start`` tells of it.
+
+    The first one starts it. All others hold a lock as long as they use it, and the first one waits
+    for that before it stops it. If it cannot be started, the others try too, and skip likewise.
+    """
+    shared = factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent
+    told = shared / f"{name}.told"
     with ExitStack() as stack:
-        told, users = shared / "ceph.url", stack.enter_context((shared / "ceph.users").open("w"))
-        with (shared / "ceph.lock").open("w") as lock:
+        users = stack.enter_context((shared / f"{name}.users").open("w"))
+        with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             first = not told.exists()
             if first:
-                ports = (free_port(), free_port(), free_port())
-                folder = shared / f"ceph-{secrets.token_hex(4)}"
-                url = stack.enter_context(ceph_cluster.cluster(folder, ports))
-                told.write_text(url)
+                folder = shared / f"{name}-{secrets.token_hex(4)}"
+                told.write_text(stack.enter_context(start(folder)))
             else:
                 fcntl.flock(users, fcntl.LOCK_SH)
-        yield S3Server(told.read_text(), ceph_cluster.ID, ceph_cluster.SECRET)
+        yield told.read_text()
         if first:
-            with (shared / "ceph.lock").open("w") as lock:
+            with (shared / f"{name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 fcntl.flock(users, fcntl.LOCK_EX)
                 told.unlink()

@@ -423,6 +423,45 @@ def test_only(build: Build, spack: BuildingSpack) -> None:
     assert "tiny-tool" in answer.err
 
 
+def test_nothing_is_pushed(
+    build: Build, spack: BuildingSpack, tiny: Project, tmp_path: Path
+) -> None:
+    """As for a pull request. Built it is, and a later run can push it."""
+    spack.does("app", code=1)
+    answer = build("--no-push", "--json", code=1)
+    assert results(answer) == {
+        **dict.fromkeys(sum(LEVELS[:-1], ()), "kept"),
+        "app": "failed: exit code 1",
+    }
+    spack.does("app", code=0)
+    answer = build("--no-push", "--json")
+    assert set(results(answer).values()) == {"kept"}
+    assert spack.calls("push") == []
+    assert not (tmp_path / "mirror").exists()
+    assert set(results(build("--json")).values()) == {"pushed"}
+    assert complete(tmp_path / "mirror") == 7
+
+
+def test_what_is_not_pushed_needs_no_right_to_push(
+    tiny: Project, spack: BuildingSpack, stackyard: Stackyard
+) -> None:
+    pair = {"id_variable": "MY_ID", "secret_variable": "MY_SECRET"}
+    mirror = {"url": UNSIGNED.as_uri(), "signed": True, "access_pair": pair}
+    tiny.stack(TINY.read_bytes(), name="tiny", mirrors={"buildcache-destination": mirror})
+    arguments = ("build", "--spack", str(spack.folder), "--only", "tiny-base", "--json")
+    assert "the variable MY_ID is not set" in stackyard(*arguments, code=2).err
+    answer = stackyard(*arguments, "--no-push")
+    assert results(answer) == {"base": "reused"}
+
+
+def test_the_index_is_left(build: Build, stackyard: Stackyard, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    assert set(results(build("--no-index", "--json")).values()) == {"built"}
+    assert named(mirror) == set()
+    stackyard("mirror.index", "--url", str(mirror))
+    assert named(mirror) == set(NODES)
+
+
 # -- before anything is built ---------------------------------------------------------------
 
 
@@ -432,6 +471,11 @@ def test_numbers(build: Build, spack: BuildingSpack, flag: str, value: str) -> N
     answer = build(f"{flag}={value}", code=2)
     assert f"{flag}: {value!r} is no number" in answer.err
     assert spack.calls("install") == []
+
+
+def test_a_base_image_has_the_name_of_one(build: Build, spack: BuildingSpack) -> None:
+    assert "'-x' is not the name of an image" in build("--base-image=-x", code=2).err
+    assert spack.calls("--version") == []
 
 
 def test_no_mirror(tiny: Project, stackyard: Stackyard) -> None:

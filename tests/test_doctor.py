@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,27 @@ def states(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: entry["state"] for name, entry in found.items()}
 
 
+@pytest.fixture(autouse=True)
+def _programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Git and an engine that is podman, whatever this machine has."""
+    place_programs(monkeypatch, tmp_path, "git", "podman")
+
+
+def place_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str) -> None:
+    """Make these the only programs of the task's PATH; git is the real one."""
+    folder = tmp_path / "-".join(("bin", *names))
+    for name in names:
+        program = folder / name
+        if not program.is_symlink():
+            folder.mkdir(exist_ok=True)
+            program.symlink_to(shutil.which(name) or "/bin/true")
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+
+
 @pytest.fixture
 def demo(project: Project) -> Project:
-    project.write("invoke.yaml", "stackyard: {limits: {needs: 50}}\n")
+    project.write("invoke.yaml", "stackyard: {fix: [failed-environment]}\n")
     project.stack(CHAIN)
     return project
 
@@ -45,6 +64,7 @@ def test_all_is_well(stackyard: Stackyard, demo: Project) -> None:
         "demo: variable AWS_SECRET_ACCESS_KEY: not set here "
         "(pushing to s3://example-binaries/demo, unless roles do it)": "advice",
         ".gitlab-ci.yml: is what the stacks and settings ask for": "ok",
+        "programs: containers: podman (there is no docker)": "ok",
     }
     assert demo.files() == before
 
@@ -62,7 +82,8 @@ def test_lines(stackyard: Stackyard, demo: Project, monkeypatch: pytest.MonkeyPa
         "ok      demo: variable AWS_SECRET_ACCESS_KEY: set (pushing to s3://example-binaries/demo, "
         "unless roles do it)\n"
         "advice  .gitlab-ci.yml: is missing or not up to date\n"
-        "          run: invoke generate\n"
+        "          run: invoke generate, and commit it\n"
+        "ok      programs: containers: podman (there is no docker)\n"
     )
 
 
@@ -189,9 +210,71 @@ def test_stale_parent_is_advice(stackyard: Stackyard, demo: Project) -> None:
         "check": ".gitlab-ci.yml",
         "state": "advice",
         "text": "is missing or not up to date",
-        "hint": "run: invoke generate",
+        "hint": "run: invoke generate, and commit it",
         "code": 0,
     }
+
+
+WORKFLOW = ".github/workflows/stackyard-gitlab.yml"
+
+
+def test_a_workflow_is_looked_at_too(stackyard: Stackyard, demo: Project) -> None:
+    """Where settings ask for one; the parent pipeline may be right all the same."""
+    demo.write(
+        "invoke.yaml",
+        {"stackyard": {"github": {"workflows": ["gitlab"]}, "gitlab": {"project": "g/p"}}},
+    )
+    stackyard("generate")
+    found = findings(stackyard, "--offline")
+    assert found[f"{WORKFLOW}: is what the stacks and settings ask for"]["state"] == "ok"
+    demo.write(WORKFLOW, "name: other\n")
+    found = findings(stackyard, "--offline")
+    assert found[f"{WORKFLOW}: is missing or not up to date"]["state"] == "advice"
+    assert found[".gitlab-ci.yml: is what the stacks and settings ask for"]["state"] == "ok"
+    demo.write("invoke.yaml", {"stackyard": {"github": {"workflows": ["gitlab"]}}})
+    (failed,) = [e for e in findings(stackyard, "--offline", code=2).values() if e["code"]]
+    assert failed["check"] == ".github/workflows"
+    assert "the workflow needs the path of the project on GitLab" in failed["text"]
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "expected"),
+    [
+        (("git",), 0, ["advice: there is no container engine: invoke reproduce wants one"]),
+        (
+            ("podman",),
+            5,
+            ["failed: there is no git", "ok: containers: podman (there is no docker)"],
+        ),
+        (
+            ("git", "podman"),
+            0,
+            [
+                "advice: there is no gpg, and a mirror is signed",
+                "ok: containers: podman (there is no docker)",
+            ],
+        ),
+        (("git", "podman", "gpg"), 0, ["ok: containers: podman (there is no docker)"]),
+        (("git", "podman", "gpg2"), 0, ["ok: containers: podman (there is no docker)"]),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
+)
+def test_programs(  # noqa: PLR0917
+    stackyard: Stackyard,
+    demo: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    names: tuple[str, ...],
+    code: int,
+    expected: list[str],
+) -> None:
+    signed = names[:2] == ("git", "podman")
+    mirrors = {"buildcache-destination": {"url": "s3://example-binaries/x", "signed": signed}}
+    demo.stack(CHAIN, mirrors=mirrors)
+    place_programs(monkeypatch, tmp_path, *names)
+    found = findings(stackyard, "--offline", code=code).values()
+    told = [f"{one['state']}: {one['text']}" for one in found if one["check"] == "programs"]
+    assert told == expected
 
 
 def test_unknown_stack(stackyard: Stackyard, demo: Project) -> None:

@@ -32,16 +32,20 @@ class GitLab(Service):
             "auto_devops_enabled": False,
             "build_timeout": 86400,
             "ci_config_path": "",
+            "build_git_strategy": "clone",
+            "ci_pipeline_variables_minimum_override_role": "no_one_allowed",
         }
         self.variables: list[dict[str, Any]] = []
         self.branches: list[dict[str, Any]] = [{"id": 1, "name": "main"}]
+        self.tags: list[dict[str, Any]] = [{"name": "rev-*", "create_access_levels": []}]
         self.runners: list[dict[str, Any]] = [self.runner()]
         self.hidden: set[str] = set()
 
     @staticmethod
-    def runner(*tags: str, untagged: bool = True, number: int = 1) -> dict[str, Any]:
+    def runner(*tags: str, number: int = 1, **more: Any) -> dict[str, Any]:
         shown = {"id": number, "paused": False, "online": True, "status": "online"}
-        return {**shown, "tag_list": list(tags), "run_untagged": untagged}
+        about = {"run_untagged": True, "access_level": "not_protected"}
+        return {**shown, **about, "tag_list": list(tags), **more}
 
     def variable(self, key: str, *, protected: bool = True, masked: bool = True) -> None:
         about = {"variable_type": "env_var", "environment_scope": "*", "value": VALUE}
@@ -68,8 +72,10 @@ class Answers(Handler):
             self.json(200, server.variables)
         elif path == f"{project}/protected_branches":
             self.json(200, server.branches)
+        elif path == f"{project}/protected_tags":
+            self.json(200, server.tags)
         elif path == f"{project}/runners" and self.asked.parameters.get("status") == "online":
-            hidden = ("tag_list", "run_untagged")
+            hidden = ("tag_list", "run_untagged", "access_level")
             shown = [{k: v for k, v in one.items() if k not in hidden} for one in server.runners]
             self.json(200, shown)
         elif number:
@@ -116,6 +122,7 @@ def test_all_is_well(stackyard: Stackyard, gitlab: GitLab) -> None:
     assert said(stackyard) == {
         "project": "ok: group/project can be read",
         "protected branches": "ok: main",
+        "protected tags": "ok: rev-*",
         "runners": "ok: 2 online, for all kinds of jobs",
     }
 
@@ -125,7 +132,7 @@ def test_nothing_is_asked_without_token_or_project(
 ) -> None:
     stackyard("doctor", "--offline")
     monkeypatch.delenv("GITLAB_TOKEN")
-    assert said(stackyard) == {}
+    assert said(stackyard) == {"project": "advice: was not looked at"}
     monkeypatch.setenv("GITLAB_TOKEN", TOKEN)
     project.write("invoke.yaml", {"stackyard": {}})
     assert said(stackyard) == {}
@@ -137,7 +144,10 @@ def test_settings_that_stand_in_the_way(stackyard: Stackyard, gitlab: GitLab) ->
         "auto_devops_enabled": True,
         "build_timeout": 3600,
         "ci_config_path": "ci/x.yml",
+        "build_git_strategy": "fetch",
+        "ci_pipeline_variables_minimum_override_role": "developer",
     }
+    gitlab.tags = [{"name": "v*"}]
     gitlab.branches = []
     gitlab.runners = [gitlab.runner("public", "protected")]
     found = said(stackyard)
@@ -145,6 +155,56 @@ def test_settings_that_stand_in_the_way(stackyard: Stackyard, gitlab: GitLab) ->
     assert found["timeout"] == "advice: jobs end after 60 minutes"
     assert found["CI/CD configuration file"].startswith("advice: is ci/x.yml")
     assert found["protected branches"].startswith("advice: there is none: nothing is signed")
+    assert found["protected tags"] == "advice: none is rev-*: anybody who may push makes a release"
+    assert found["Git strategy"].startswith("advice: is git fetch")
+    assert found["pipeline variables"].startswith("advice: every developer may set them")
+
+
+@pytest.mark.parametrize("name", ["*", "pr-*", "p*-1"])
+def test_a_protection_that_holds_for_pull_requests(
+    stackyard: Stackyard, gitlab: GitLab, name: str
+) -> None:
+    """Their branches would get the signing key."""
+    gitlab.runners = [gitlab.runner("public", "protected")]
+    gitlab.branches.append({"id": 2, "name": name})
+    text = said(stackyard, 2)["protected branches"]
+    assert text.startswith(f"failed: {name} holds for branches of pull requests too")
+    gitlab.branches[1]["name"] = "release/*"
+    assert said(stackyard)["protected branches"] == "ok: main, release/*"
+
+
+def test_a_protected_runner_takes_no_pull_requests(stackyard: Stackyard, gitlab: GitLab) -> None:
+    gitlab.runners = [gitlab.runner("public", "protected", access_level="ref_protected")]
+    assert said(stackyard, 2)["runners"] == "failed: none that is online takes jobs with public"
+    gitlab.runners = [
+        gitlab.runner("protected", access_level="ref_protected"),
+        gitlab.runner("public", number=2),
+    ]
+    assert said(stackyard)["runners"] == "ok: 2 online, for all kinds of jobs"
+
+
+def test_each_stack_may_say_more_of_a_variable(
+    stackyard: Stackyard, gitlab: GitLab, project: Project
+) -> None:
+    """Which is read last does not count."""
+    gitlab.runners = [gitlab.runner("public", "protected")]
+    pair = {"id_variable": "ID", "secret_variable": "SECRET"}
+    url = (project.root / "mirror").as_uri()
+    entry = {"url": url, "signed": False, "access_pair": pair}
+    pulls = {"pull_requests": {"mirror": "s3://example-pulls"}}
+    for name, own in (("a", {}), ("b", pulls), ("c", {})):
+        project.stack(
+            CHAIN,
+            name=name,
+            mirrors={"buildcache-destination": entry},
+            ci={"pipeline-gen": []},
+            settings=own,
+        )
+    gitlab.variable("ID", protected=False)
+    gitlab.variable("SECRET")
+    found = said(stackyard, 2)
+    assert found["variable ID"].startswith("failed: is not protected, so every branch has it")
+    assert found["variable SECRET"].startswith("ok")
 
 
 def test_switched_off(stackyard: Stackyard, gitlab: GitLab) -> None:
@@ -161,7 +221,7 @@ def test_runners(stackyard: Stackyard, gitlab: GitLab, project: Project) -> None
     )
     settings(project, jobs={"reserved_tags": False})
     assert said(stackyard)["runners"] == "ok: 1 online, for all kinds of jobs"
-    gitlab.runners = [gitlab.runner("public", untagged=False)]
+    gitlab.runners = [gitlab.runner("public", run_untagged=False)]
     assert said(stackyard, 2)["runners"] == (
         "failed: none that is online takes jobs with no tags at all"
     )
@@ -204,12 +264,32 @@ def test_variables(stackyard: Stackyard, gitlab: GitLab, project: Project) -> No
     }
 
 
+def test_a_variable_may_be_there_more_than_once(
+    stackyard: Stackyard, gitlab: GitLab, project: Project
+) -> None:
+    """In scopes of environments: one that is open to all is a leak; one of them will do for all."""
+    url = (project.root / "mirror").as_uri()
+    mirrors = {"buildcache-destination": {"url": url, "signed": True}}
+    project.stack(CHAIN, mirrors=mirrors, ci={"pipeline-gen": []})
+    settings(project, status={}, jobs={"reserved_tags": False})
+    for protected in (True, False):
+        gitlab.variable("SPACK_SIGNING_KEY", protected=protected)
+        gitlab.variable("GITHUB_TOKEN", protected=protected)
+    found = said(stackyard, 2)
+    assert found["variable SPACK_SIGNING_KEY"].startswith("failed: is not protected")
+    assert found["variable GITHUB_TOKEN"].startswith("ok: is there")
+
+
 def test_what_the_token_may_not_see_is_said(stackyard: Stackyard, gitlab: GitLab) -> None:
     base = "/api/v4/projects/group%2Fproject"
-    gitlab.hidden = {f"{base}/variables", f"{base}/protected_branches", "/api/v4/runners/1"}
+    gitlab.hidden = {
+        *(f"{base}/{name}" for name in ("variables", "protected_branches", "protected_tags")),
+        "/api/v4/runners/1",
+    }
     found = said(stackyard)
     assert found["variables"].startswith("advice: cannot be seen")
     assert found["protected branches"].startswith("advice: cannot be seen")
+    assert found["protected tags"].startswith("advice: cannot be seen")
     assert found["runners"] == "advice: the tags of runner 1 cannot be seen"
     gitlab.hidden = {f"{base}/runners"}
     assert said(stackyard)["runners"].startswith("advice: cannot be seen")
@@ -271,8 +351,48 @@ def test_a_clone_without_pins(stackyard: Stackyard, project: Project) -> None:
 def test_with_a_role_no_keys_are_needed(stackyard: Stackyard, project: Project) -> None:
     project.stack(CHAIN)
     assert len(about(stackyard, "variable AWS_ACCESS_KEY_ID")) == 1
-    project.stack(CHAIN, settings={"jobs": {"aws": {"role": "arn:x"}}})
+    project.stack(CHAIN, settings={"jobs": {"aws": {"role": ROLE}}})
     assert about(stackyard, "variable AWS_ACCESS_KEY_ID") == []
+
+
+ROLE = "arn:aws:iam::123456789012:role/release"
+#: Settings of the jobs' role, of pull requests, and what is told.
+ROLES: list[tuple[dict[str, Any], dict[str, str], list[str]]] = [
+    ({"role": ROLE}, {}, []),
+    ({"role": ROLE.replace("aws", "aws-us-gov")}, {}, []),
+    ({"role": ROLE}, {"mirror": "s3://example-pulls"}, ["pull requests take the role of releases"]),
+    (
+        {"role": ROLE},
+        {"mirror": "s3://example-pulls", "role": ROLE},
+        ["pull requests take the role of releases"],
+    ),
+    ({"role": ROLE}, {"mirror": "s3://example-pulls", "role": f"{ROLE}/pulls"}, []),
+    (
+        {},
+        {"mirror": "s3://example-pulls", "role": ROLE},
+        ["pull_requests.role is not taken: only jobs.aws makes jobs take roles"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("aws", "pulls", "told"), ROLES)
+def test_roles(
+    stackyard: Stackyard,
+    project: Project,
+    aws: dict[str, Any],
+    pulls: dict[str, str],
+    told: list[str],
+) -> None:
+    jobs = {"jobs": {"aws": aws}} if aws else {}
+    project.stack(CHAIN, settings={**jobs, "pull_requests": pulls})
+    assert about(stackyard, "jobs") == [f"advice: {text}" for text in told]
+
+
+@pytest.mark.parametrize("role", ["release", "arn:aws:iam::12:role/x", f"{ROLE} "])
+def test_what_is_no_role(stackyard: Stackyard, project: Project, role: str) -> None:
+    project.stack(CHAIN, settings={"jobs": {"aws": {"role": role}}})
+    answer = stackyard("doctor", "--offline", code=2)
+    assert "failed  demo: jobs: jobs.aws.role is no role of AWS\n" in answer.out
 
 
 def test_a_token_under_another_name(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from locks import key, lock, node
+from conftest import Project, Stackyard
+from locks import document, key, lock, node
 from tests_data import ROOT
 
 from stackyard.attributes import Attributes, make_attributes, match_warnings
@@ -184,6 +185,39 @@ def test_copy_destination() -> None:
         )  # fmt: skip
         job = make_pipeline(plan, attributes(), context).services[0]
         assert job.attributes["variables"]["SPACK_COPY_ONLY_DESTINATION"] == expected
+
+
+def test_failed_environment() -> None:
+    plan = make_plan(LOCK, [root.hash for root in LOCK.roots])
+    own = {"build-job": {"artifacts": {"exclude": ["mine"]}}}
+    for fix, expected in (("", None), ("failed-environment", "r/logs/spack-build-env.txt*")):
+        context = Context(
+            spack_version="1", spack_checkout="1", push_url="s3://a", fetch_url="s3://a",
+            artifacts_root="r", fix=frozenset({fix}),
+        )  # fmt: skip
+        job = make_pipeline(plan, attributes(), context).hidden[".build-1"]
+        assert job["artifacts"].get("exclude") == (expected and [expected])
+        job = make_pipeline(plan, attributes(own), context).hidden[".build-1"]
+        assert "mine" in job["artifacts"]["exclude"]
+
+
+@pytest.mark.parametrize(
+    ("mirror", "warned_of"),
+    [
+        ({"url": "s3://example/a", "signed": False}, True),
+        ({"url": "file:///srv/a", "signed": True}, True),
+        ({"url": "file:///srv/a", "signed": False}, False),
+    ],
+)
+def test_jobs_with_secrets_are_warned_of(
+    project: Project, stackyard: Stackyard, mirror: dict[str, Any], *, warned_of: bool
+) -> None:
+    lock = document({"app": ["lib"], "lib": []})
+    project.stack(lock, mirrors={"buildcache-destination": mirror})
+    said = stackyard("doctor", "--offline", code=None).out
+    assert ("fix: [failed-environment]" in said) == warned_of
+    project.write("invoke.yaml", {"stackyard": {"fix": ["failed-environment"]}})
+    assert "failed-environment" not in stackyard("doctor", "--offline", code=None).out
 
 
 def test_dynamic_headers_are_warned_of() -> None:

@@ -190,7 +190,11 @@ def test_no_token_in_the_clear() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://github.com", "github.com", "https://", "https://user:word@github.com"]
+    "url",
+    [
+        *("ftp://github.com", "github.com", "https://", "https://user:word@github.com"),
+        *("https://[", "https://github.com:port"),
+    ],
 )
 def test_what_is_no_server(url: str) -> None:
     with pytest.raises(StoreError, match="not the http") as caught:
@@ -246,6 +250,19 @@ def test_a_limit_that_says_nothing_of_time(
     server.fail(Fault(403, body=body), Fault(429, body=body))
     post(github)
     assert waits == [60, 60]
+
+
+@pytest.mark.parametrize("status", [401, 404, 422])
+def test_a_refusal_in_the_last_request_of_an_hour(
+    server: FakeGitHub, github: GitHub, waits: list[float], status: int
+) -> None:
+    """It is a refusal, and no limit, whatever its words."""
+    spent = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOW) + 45)}
+    server.fail(Fault(status, spent, b'{"message": "the rate limit of statuses"}'))
+    with pytest.raises(StoreError, match=f"GitHub answers {status}"):
+        post(github)
+    assert waits == []
+    assert len(server.asked) == 1
 
 
 def test_gives_up_in_the_end(server: FakeGitHub, github: GitHub, waits: list[float]) -> None:

@@ -123,6 +123,13 @@ def test_pages_that_go_round(server: FakeGitLab, pipeline: Pipeline) -> None:
     assert list(client(server).pages(f"{PROJECT}/pipelines")) == [1, 1]
 
 
+def test_pages_that_lead_nowhere(server: FakeGitLab, pipeline: Pipeline) -> None:
+    """There is more, and nobody can say what: that is not the end of the list."""
+    server.fault = lambda _: Fault(200, {"Link": '<http://[?page=2>; rel="next"'}, b"[1]")
+    with pytest.raises(CorruptError, match="names a next page, and not which"):
+        list(client(server).pages(f"{PROJECT}/pipelines"))
+
+
 def test_pages_that_are_none(server: FakeGitLab) -> None:
     server.fault = lambda _: Fault(200, {}, b'{"a": 1}')
     with pytest.raises(CorruptError, match="no list"):
@@ -447,11 +454,55 @@ def test_what_is_no_token(server: FakeGitLab, token: str) -> None:
     assert token not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", "gitlab.com", "ftp://gitlab.com", "https://me:secret@x.org"])
+@pytest.mark.parametrize(
+    "url", ["", "x.org", "ftp://x.org", "https://me:secret@x.org", "http://[", "http://x.org:port"]
+)
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(StoreError, match=r"not the http\(s\) URL of GitLab") as caught:
         GitLab(url, TOKEN)
     assert "secret" not in str(caught.value)
+
+
+def test_a_secret_that_is_cut_is_one_too(server: FakeGitLab) -> None:
+    """What a server says is cut to 300 characters, and what is left of the token must not stand there."""
+    server.fault = lambda _: Fault(400, {}, f'{{"message": "{"x" * 295}{TOKEN}"}}'.encode())
+    with pytest.raises(RefusedError) as caught:
+        client(server).get(PROJECT)
+    assert caught.value.message.endswith("xx***")
+
+
+def test_nobodys_netrc_counts(
+    server: FakeGitLab, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password word\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    client(server).get(f"{PROJECT}/pipelines/{pipeline.id}")
+    assert "Authorization" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    ("root", "url", "home"),
+    [
+        ("http://x.org", "https://x.org/a", True),
+        ("http://x.org", "http://x.org:80/a", True),
+        ("https://x.org:443", "https://x.org/a", True),
+        ("https://x.org", "http://x.org/a", False),
+        ("https://x.org", "https://x.org:8443/a", False),
+        ("http://x.org:8080", "https://x.org/a", False),
+        ("https://x.org", "https://y.x.org/a", False),
+    ],
+)
+def test_where_a_token_may_go(root: str, url: str, *, home: bool) -> None:
+    assert GitLab(root, TOKEN)._is_home(url) is home
+
+
+@pytest.mark.parametrize("place", ["http://x.org/a", "http://other.org/", "//[", "ftp://x.org"])
+def test_from_https_it_is_never_http(place: str) -> None:
+    gitlab = GitLab("https://x.org", TOKEN)
+    with pytest.raises(UnreachableError, match="where we do not go"):
+        gitlab._place("https://x.org/b", place, gitlab._asked("GET", "/b", {}))
 
 
 def test_no_error_tells_the_token(server: FakeGitLab) -> None:
@@ -493,7 +544,7 @@ def test_the_fake_is_strict(server: FakeGitLab) -> None:
     for path, data in wrong:
         with pytest.raises(StoreError):
             gitlab.post(path, data)
-    for path, query in ((f"{PROJECT}/pipelines", {}), (f"{PROJECT}/jobs/1", {"x": 1})):
+    for path, query in ((f"{PROJECT}/nothing", {}), (f"{PROJECT}/jobs/1", {"x": 1})):
         with pytest.raises(StoreError):
             gitlab.get(path, **query)
     assert len(server.breaches) == len(wrong) + 2

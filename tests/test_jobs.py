@@ -146,6 +146,7 @@ def test_every_job_that_uses_spack_brings_it(
     assert len(jobs) == 5
     for job in jobs.values():
         assert job["before_script"] == [clone_lines().rstrip(), "first"]
+    assert project.child.read_text().count("stackyard_pin()") == 1  # not once for each group
     wanted = {
         "SPACK_REPO": "https://github.com/spack/spack.git",
         "SPACK_CHECKOUT_VERSION": "a" * 40,

@@ -472,7 +472,8 @@ def test_refused_for_several_reasons(signer: Signer) -> None:
         changed.hash: "the text was changed after it was signed",
         strange.hash: f"signed with the unknown key {signer.fingerprint('Other')}",
         plain.hash: "it is not signed",
-        registry.hash: "a registry's binaries carry no signature (--unsigned, or signed: false, takes them)",
+        registry.hash: "its image is not signed (push it again with SPACK_SIGNING_KEY set; "
+        "--unsigned, or signed: false in the mirror's entry, takes it as it is)",
     }
 
 

@@ -386,19 +386,20 @@ def test_a_clean_configuration(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_spack_found_out_about_its_packages(site: Site) -> None:
     """Is there the next time, with its time; not so what it found out about others."""
-    site.project.write(
-        "stacks/demo/script",
+    script = (
         "cache = Path(json.loads((Path(scope) / 'config.yaml').read_text())['config']['misc_cache'])"
         "\nprint('THERE', [(str(path.relative_to(cache)), path.stat().st_mtime_ns)"
         " for path in sorted(cache.rglob('*.json'))])\n"
         "for name in ('builtin', 'mine'):\n"
         "    path = cache / 'tags' / (name + '-specfile_v5-index.json')\n"
         "    path.parent.mkdir(parents=True, exist_ok=True); path.write_text('{}')\n"
-        "    os.utime(path, ns=(1, 10**18))\n",
+        "    os.utime(path, ns=(1, 10**18))\n"
     )
-    assert "THERE []" in site.run("lock").err
+    site.project.write("stacks/demo/script", f"{script}sys.exit(1)\n")
+    assert "THERE []" in site.run("lock", code=5).err
     kept = "THERE [('tags/builtin-specfile_v5-index.json', 1000000000000000000)]"
-    assert kept in site.run("lock").err
+    site.project.write("stacks/demo/script", script)
+    assert kept in site.run("lock").err  # Spack found no solution, and yet this is remembered
     site.packages.commit({"repos/recipe": "2\n"})
     site.packages("branch", "--force", "releases/v1")
     assert "THERE []" in site.run("lock", "--update").err

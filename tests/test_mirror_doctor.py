@@ -514,6 +514,10 @@ SIGNED: dict[str, tuple[Sequence[bool], bool | None, Layout, str]] = {
     "some, and all should be": ([True, False], True, 3, "problem"),
     "registry": ([False], None, "oci", "ok"),
     "registry, and they should be": ([False], True, "oci", "problem"),
+    "registry, all signed": ([True, True], True, "oci", "ok"),
+    "registry, all signed, as Spack wants it": ([True], False, "oci", "ok"),
+    "registry, some signed": ([True, False], False, "oci", "warning"),
+    "registry, some signed, and all should be": ([True, False], True, "oci", "problem"),
 }
 
 

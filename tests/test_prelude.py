@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from fake_spack import spack_files
 from git_server import GitServer, Repository, serve_git
+from tests_data import ROOT
 
 from stackyard.prelude import FOLDER, PACKAGES, REPOS_HEAD, clone_lines
 
@@ -443,3 +444,15 @@ def test_the_text() -> None:
     ]
     assert FOLDER in LINES
     assert clone_lines() == LINES
+
+
+def test_any_shell_finds_the_spack_of_our_image() -> None:
+    """Spack's ``setup-env.sh`` cannot tell where it is in a shell like dash, which ``RUN`` has."""
+    lines = (ROOT / "docker" / "builder" / "Dockerfile").read_text().splitlines()
+    values = dict(line.split(" ")[1].split("=") for line in lines if line.startswith("ENV "))
+    assert values["SPACK_ROOT"] == values["STACKYARD_SPACK_DIR"] == "/opt/spack"
+    set_at, used_at = (
+        next(i for i, line in enumerate(lines) if text in line)
+        for text in ("ENV SPACK_ROOT", "setup-env.sh ")
+    )
+    assert set_at < used_at

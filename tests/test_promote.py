@@ -39,6 +39,10 @@ def binary(
     return Binary(dag_hash, layout, f"key-{dag_hash}", text, signed, blob(tarball), blob(spec))
 
 
+def image(tarball: str = "a", *, signed: bool = False, manifest: bytes = b"") -> Binary:
+    return binary(tarball=tarball, signed=signed, manifest=manifest, layout="oci")
+
+
 RELATIONS: dict[str, tuple[Binary, Binary, Relation]] = {
     "same bytes": (binary(), binary(), "same"),
     "same bytes, signed": (binary(signed=True), binary(signed=True), "same"),
@@ -61,12 +65,46 @@ RELATIONS: dict[str, tuple[Binary, Binary, Relation]] = {
         binary(layout="oci", manifest=b"2"),
         "same",
     ),
+    "between registries, upgrade": (image(signed=True), image(), "newly signed"),
+    "between registries, downgrade": (image(), image(signed=True), "unsigned"),
+    "between registries, signed anew": (
+        image(signed=True, manifest=b"1"),
+        image(signed=True, manifest=b"2"),
+        "signed otherwise",
+    ),
+    "between registries, built anew": (image(tarball="c", signed=True), image(), "other"),
+    "signed, into a registry": (binary(signed=True), image(), "same"),
+    "into a registry that is signed": (binary(), image(signed=True), "same"),
+    "signed, out of a registry": (image(signed=True), binary(), "same"),
 }
 
 
 @pytest.mark.parametrize(("new", "old", "relation"), RELATIONS.values(), ids=RELATIONS)
 def test_how_two_binaries_of_a_hash_differ(new: Binary, old: Binary, relation: Relation) -> None:
     assert compare(new, old) == relation
+
+
+#: With a key in hand, which signs what nobody has signed.
+SIGNING: dict[str, tuple[Binary, Binary, Relation]] = {
+    "into a registry": (binary(), image(), "newly signed"),
+    "signed, into a registry": (binary(signed=True), image(), "newly signed"),
+    "into a registry that is signed": (binary(), image(signed=True), "same"),
+    "built anew": (binary(tarball="c"), image(signed=True), "other"),
+    "between registries": (image(manifest=b"1"), image(manifest=b"2"), "newly signed"),
+    "between registries, same bytes": (image(), image(), "newly signed"),
+    "between registries, signed already": (image(), image(signed=True), "same"),
+    "between registries, signed by others": (
+        image(signed=True, manifest=b"1"),
+        image(signed=True, manifest=b"2"),
+        "signed otherwise",
+    ),
+    "between registries, the very same": (image(signed=True), image(signed=True), "same"),
+}
+
+
+@pytest.mark.parametrize(("new", "old", "relation"), SIGNING.values(), ids=SIGNING)
+def test_how_they_differ_to_who_signs(new: Binary, old: Binary, relation: Relation) -> None:
+    assert compare(new, old, signing=True) == relation
 
 
 def part(letter: str) -> str:

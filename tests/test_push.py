@@ -286,6 +286,40 @@ def test_spack_gets_the_login_that_we_have(
     assert "me has ***" in answer.err
 
 
+@pytest.mark.parametrize("kind", ["variable", "file"])
+def test_spack_gets_our_token_by_a_variable(  # noqa: PLR0917
+    tiny: Project,
+    spack: FakeSpack,
+    stackyard: Stackyard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """From a laptop, or from a cluster: nothing that Spack reads holds the token."""
+    token = "ghp_a-word-to-keep"
+    path = tmp_path / "token"
+    path.write_text(f"{token}\n")
+    path.chmod(0o600)
+    settings = {"variable": ("", token), "file": ("_FILE", str(path))}
+    name, value = settings[kind]
+    monkeypatch.setenv(f"STACKYARD_OCI_TOKEN{name}", value)
+    spack.set(errors=[f"==> Error: 401 with {token}"])
+    with fake_registry() as server:
+        server.users = {"me": token}
+        server.auth = "basic"
+        monkeypatch.setenv("STACKYARD_OCI_REGISTRY", server.host)
+        monkeypatch.setenv("STACKYARD_OCI_USER", "me")
+        answer = stackyard(
+            "push", "--spack", str(spack.folder), "--to", server.mirror("team/one"), code=5
+        )
+    (call,) = spack.calls("push")
+    entry = json.loads(call["scope"])["mirrors:"]["stackyard-target"]
+    assert entry["access_pair"] == {"id": "me", "secret_variable": "STACKYARD_TARGET_SECRET"}
+    assert call["env"]["STACKYARD_TARGET_SECRET"] == token
+    assert token not in call["scope"] + json.dumps(call["words"]) + answer.err + answer.out
+    assert "401 with ***" in answer.err
+
+
 def test_a_secret_that_stands_in_the_file_goes_by_a_variable(
     tiny: Project, spack: FakeSpack, stackyard: Stackyard
 ) -> None:
@@ -313,10 +347,14 @@ def test_many_specs_go_in_several_calls(
 def test_what_was_pushed_before_a_failure_counts(
     tiny: Project, spack: FakeSpack, stackyard: Stackyard
 ) -> None:
-    spack.set(passed_over=list(HASHES[:2]), errors=["==> Error: the disk is full"])
+    said = ["==> Warning: no index", "==> Error: the disk is full", "    by 4 kB"]
+    spack.set(passed_over=list(HASHES[:2]), errors=said)
     answer = stackyard("push", "--to", "m", "--unsigned", "--spack", str(spack.folder), code=5)
-    assert "spack buildcache push failed: " in answer.err
-    assert "==> Error: the disk is full" in answer.err
+    end = answer.err[answer.err.index("error: ") :]
+    assert end.startswith(
+        "error: spack buildcache push failed: ==> Error: the disk is full\n  by 4 kB"
+    )
+    assert "Warning" not in end
     assert named(tiny.root / "m") == set(HASHES[2:])
 
 

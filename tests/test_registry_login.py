@@ -19,7 +19,14 @@ from stackyard.edges.stores.logins import Login, find_login
 from stackyard.edges.stores.oci import OciStore
 from stackyard.edges.stores.store import ANONYMOUS, Access, open_store
 from stackyard.edges.stores.tokens import Tokens
-from stackyard.errors import CorruptError, DeniedError, StoreError, UnreachableError
+from stackyard.errors import (
+    ConfigError,
+    CorruptError,
+    DeniedError,
+    StackyardError,
+    StoreError,
+    UnreachableError,
+)
 from stackyard.oci import INDEX_TYPES, parse_reference
 
 USER = Access(id="me", secret="sesam-öffne-dich")
@@ -286,6 +293,103 @@ def found(
     url: str, home: Path, env: Mapping[str, str] | None = None, access: Access = ANONYMOUS
 ) -> Login:
     return find_login(parse_reference(url), access, {"HOME": str(home), **(env or {})})
+
+
+OURS: dict[str, tuple[str, dict[str, str], str, str]] = {
+    "ghcr.io": ("oci://ghcr.io/o/n", {"STACKYARD_OCI_TOKEN": "ours!!"}, "x-access-token", "ours!!"),
+    "with a user": (
+        "oci://ghcr.io/o/n",
+        {"STACKYARD_OCI_TOKEN": " ours!!\n", "STACKYARD_OCI_USER": "me"},
+        "me",
+        "ours!!",
+    ),
+    "before the job's": (
+        "oci://ghcr.io/o/n",
+        {"STACKYARD_OCI_TOKEN": "ours!!", "GITHUB_TOKEN": "theirs"},
+        "x-access-token",
+        "ours!!",
+    ),
+    "another registry": ("oci://quay.io/o/n", {"STACKYARD_OCI_TOKEN": "ours!!"}, "", ""),
+    "named": (
+        "oci://quay.io/o/n",
+        {"STACKYARD_OCI_TOKEN": "ours!!", "STACKYARD_OCI_REGISTRY": "https://Quay.io/"},
+        "x-access-token",
+        "ours!!",
+    ),
+    "named, and ghcr.io gets nothing": (
+        "oci://ghcr.io/o/n",
+        {"STACKYARD_OCI_TOKEN": "ours!!", "STACKYARD_OCI_REGISTRY": "quay.io"},
+        "",
+        "",
+    ),
+    "a name that begins alike": (
+        "oci://ghcr.io.example/o/n",
+        {"STACKYARD_OCI_TOKEN": "ours!!"},
+        "",
+        "",
+    ),
+    "another port": (
+        "oci://127.0.0.1:5001/o/n",
+        {"STACKYARD_OCI_TOKEN": "ours!!", "STACKYARD_OCI_REGISTRY": "127.0.0.1:5000"},
+        "",
+        "",
+    ),
+    "empty": ("oci://ghcr.io/o/n", {"STACKYARD_OCI_TOKEN": ""}, "", ""),
+}
+
+
+@pytest.mark.parametrize(("url", "env", "user", "password"), OURS.values(), ids=OURS)
+def test_our_own_variables(
+    url: str, env: dict[str, str], user: str, password: str, home: Path
+) -> None:
+    """A token goes to one registry, and no other is ever shown it."""
+    login = found(url, home, env)
+    assert (login.user, login.password) == (user, password)
+    entry = found(url, home, env, Access(id="a", secret="entry's"))
+    assert (entry.user, entry.password) == ("a", "entry's")
+
+
+@pytest.fixture
+def token_file(home: Path) -> Path:
+    path = home / "token"
+    path.write_text("ours-in-a-file\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_token_in_a_file(token_file: Path, home: Path) -> None:
+    env = {"STACKYARD_OCI_TOKEN_FILE": str(token_file)}
+    login = found("oci://ghcr.io/o/n", home, env)
+    assert (login.password, login.source) == ("ours-in-a-file", "STACKYARD_OCI_TOKEN_FILE")
+    assert "ours-in-a-file" in Environment.snapshot().secrets()
+    assert found("oci://quay.io/o/n", home, env) == Login()
+    both = {**env, "STACKYARD_OCI_TOKEN": "variable"}
+    assert found("oci://ghcr.io/o/n", home, both).password == "variable"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601, 0o644])
+def test_a_token_that_others_can_read(token_file: Path, home: Path, mode: int) -> None:
+    token_file.chmod(mode)
+    env = {"STACKYARD_OCI_TOKEN_FILE": str(token_file)}
+    with pytest.raises(ConfigError, match=f"mode {mode:04o}") as raised:
+        found("oci://ghcr.io/o/n", home, env)
+    assert f"chmod 600 {token_file}" in raised.value.hint
+    assert "ours-in-a-file" not in str(raised.value) + raised.value.hint
+    # Whoever is not asked for it is not bothered.
+    assert found("oci://quay.io/o/n", home, env) == Login()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two words", "a\nb", "a\0b", "x" * 20_000])
+def test_a_file_that_holds_no_token(token_file: Path, home: Path, text: str) -> None:
+    token_file.write_text(text)
+    with pytest.raises(StackyardError):
+        found("oci://ghcr.io/o/n", home, {"STACKYARD_OCI_TOKEN_FILE": str(token_file)})
+
+
+@pytest.mark.parametrize("path", ["/nowhere/token", "a\0b", "/"])
+def test_a_file_that_is_none(path: str, home: Path) -> None:
+    with pytest.raises(ConfigError, match="STACKYARD_OCI_TOKEN_FILE"):
+        found("oci://ghcr.io/o/n", home, {"STACKYARD_OCI_TOKEN_FILE": path})
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,15 @@ def test_layout() -> None:
     )
 
 
+def test_an_anchor_stands_for_a_long_text() -> None:
+    text = "a\nb: *c" * 20
+    value = {"before_script": [text, "b", [text]], "script": [text + "!"], "more": {"x": text}}
+    whole = f"anchor: &long {quote(text)}\njob:{block(value, 2, {text: 'long'})}\n"
+    for read in READERS.values():
+        assert same(read(whole), {"anchor": text, "job": value})
+    assert whole.count("*long") == 3
+
+
 TEMPLATES = {
     "x": "{{ a | json }} {{ b | key }}:{{ c | block(2) }}\n",
     "outer": "{% include 'x' %}\n",

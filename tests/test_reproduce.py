@@ -83,6 +83,8 @@ def test_job_urls(url: str, expected: JobUrl) -> None:
         "https://gitlab.com/g/-/jobs/7",
         "https://gitlab.com/g/../p/-/jobs/7 ",
         "https://gitlab.com/g/p%2F..%2Fx?/-/jobs/7",
+        "https://[/g/p/-/jobs/7",
+        "https://gitlab.com:port/g/p/-/jobs/7",
         "https://me:secret@gitlab.com/g/p/-/jobs/7?private_token=secret",
     ],
 )
@@ -233,6 +235,7 @@ BAD_JOBS: list[tuple[str, bytes, str]] = [
     ("another name", pipeline(**{NAME: None, "zlib@1.3 /x": {}}), "cannot be read"),
     ("a text", pipeline(**{NAME: "x"}), "cannot be read"),
     ("a circle", pipeline(**{NAME: {"extends": NAME}}), "cannot be read"),
+    ("a number for a parent", pipeline(**{NAME: {"extends": 5}}), "cannot be read"),
     ("nobody's parent", pipeline(**{NAME: {"extends": ".x"}}), "cannot be read"),
     ("no environment", pipeline(variables={}), "is '', which is no folder"),
     ("one outside", pipeline(variables={"SPACK_CONCRETE_ENV_DIR": "../x"}), "no folder of the"),
@@ -248,6 +251,18 @@ BAD_JOBS: list[tuple[str, bytes, str]] = [
 def test_bad_jobs(data: bytes, says: str) -> None:
     with pytest.raises(CorruptError, match=says):
         read_job([("p.yml", data)], NAME, "x")
+
+
+def test_what_is_short_stays_short() -> None:
+    """A few lines that name each other over and over keep nobody busy, and fill no memory."""
+    ladder = {f".{n}": {"extends": [f".{n - 1}"] * 50} for n in range(1, 11)}
+    bottom = {".0": {"image": "builder:1"}}
+    data = pipeline(**ladder, **bottom, **{NAME: {"extends": ".10"}})
+    assert read_job([("p.yml", data)], NAME, "x").image == "builder:1"
+    variables = {f"V{n}": f"${{V{n - 1}}}" * 50 for n in range(1, 12)}
+    own = {"image": "$V11", "variables": {**variables, "V0": "x"}}
+    with pytest.raises(CorruptError, match="cannot be the name of an image"):
+        read_job([("p.yml", pipeline(**{NAME: own}))], NAME, "x")
 
 
 def test_no_such_job() -> None:
@@ -378,6 +393,17 @@ def _clean() -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
 
 
+def test_the_pins_win() -> None:
+    """What the job ran with, whatever its variables say."""
+    given = {"SPACK_CHECKOUT_VERSION": "main", "SPACK_PACKAGES_REPO": "x", "CI_PROJECT_DIR": "y"}
+    text = job_script(job(**given), Pin("/srv/x", "", COMMIT), None, before_script=False)
+    exported = [line for line in text.splitlines() if line.startswith("export ")]
+    assert f"export SPACK_CHECKOUT_VERSION={COMMIT}" in exported
+    assert "export SPACK_PACKAGES_REPO=''" in exported
+    names = [line.split()[1].partition("=")[0] for line in exported]
+    assert len(names) == len(set(names))
+
+
 def test_before_script() -> None:
     made = job()._replace(before_script=("export A=1", "two\nlines\rmore"))
     pin = Pin("/srv/x", "", COMMIT)
@@ -420,7 +446,8 @@ def test_the_command() -> None:
     words = container_words(box)
     assert words == [
         *("podman", "run", "--rm"),
-        *("-v", "/home/me/a b:/reproduce:Z"),
+        *("-v", "/home/me/a b:/reproduce:ro,Z"),
+        *("-v", "/home/me/a b/cache:/reproduce/cache:Z"),
         *("-v", "/home/me/a b/project:/builds/g/p:Z"),
         *("-v", "/srv/m:/srv/m:ro"),
         *("-e", "A", "--network=host", "builder:1"),
@@ -759,7 +786,7 @@ ENGINE = """\
 # Runs the scripts as a container would, without one.
 printf '%s\\n' "$@" > {folder}/said
 while [ $# -gt 0 ]; do
-  case $1 in *:/reproduce:Z) folder=${{1%:/reproduce:Z}} ;; esac
+  case $1 in *:/reproduce:ro,Z) folder=${{1%:/reproduce:ro,Z}} ;; esac
   last=$1; shift
 done
 case $last in shell) exit 0 ;; esac
@@ -820,8 +847,8 @@ def test_lays_it_out(here: Project, reproduce: Reproduce, archive: Archive, engi
     }
     assert (folder / env / "spack.lock").read_bytes() == b'{"a": "lock"}'
     assert out == (
-        f"{engine} run --rm -v {folder}:/reproduce:Z -v {folder}/project:/builds/g/p:Z "
-        "--entrypoint /bin/sh registry.example.com/g/builder:2 /reproduce/reproduce.sh "
+        f"{engine} run --rm -v {folder}:/reproduce:ro,Z -v {folder}/cache:/reproduce/cache:Z "
+        f"-v {folder}/project:/builds/g/p:Z --entrypoint /bin/sh registry.example.com/g/builder:2 /reproduce/reproduce.sh "
         "/builds/g/p\n"
     )
     assert (folder / "run.sh").read_text() == f"#!/bin/sh\nexec {out}"
@@ -1008,6 +1035,14 @@ def test_what_is_handed_on_is_named(
     assert "a secret of mine" not in str(here.files())
 
 
+def test_what_is_named_can_be_copied(here: Project, reproduce: Reproduce, archive: Archive) -> None:
+    """Into a shell, that is, which must run nothing of it."""
+    mirrors = {"m": "file:///srv/$(touch%20x)", "n": "file://[/srv"}
+    archive.files["spack.yaml"] = json.dumps({"spack": {"mirrors": mirrors}}).encode()
+    _, err = reproduce()
+    assert "from this machine: --mount '/srv/$(touch x)'\n" in err
+
+
 def test_files_of_another_commit(here: Project, reproduce: Reproduce) -> None:
     here.write("stacks/demo/packages.yaml", "packages: {new: {}}\n")
     git("commit", "--quiet", "--all", "--message", "second", cwd=here.root)
@@ -1118,7 +1153,7 @@ def test_by_url(
     assert server.paths() == [base, f"{base}/artifacts"]
     assert {asked.headers["PRIVATE-TOKEN"] for asked in server.asked} == {TOKEN}
     names = {path.name for path in (here.root / "reproduce-7").iterdir()}
-    assert names == {"project", "install.sh", "reproduce.sh", "run.sh", "shell.sh"}
+    assert names == {"project", "cache", "install.sh", "reproduce.sh", "run.sh", "shell.sh"}
     assert TOKEN not in str(here.files()) + answer.out + answer.err
 
 
@@ -1135,6 +1170,16 @@ def test_the_jobs_own_commit(
     answer = stackyard("reproduce", "--url", online, "--engine", str(engine), "--to", "b")
     assert "this clone lacks the job's commit eeeeeeeeeeee" in answer.err
     assert not (here.root / "b/project/stacks").exists()
+
+
+def test_a_commit_that_is_none(
+    here: Project, server: FakeGitLab, stackyard: Stackyard, online: str, engine: Path
+) -> None:
+    """A server may say anything there; it is neither a branch of ours nor an option of git."""
+    server.projects[0].pipelines[100].jobs[0].commit = "HEAD^{/secret} $(date)"
+    answer = stackyard("reproduce", "--url", online, "--engine", str(engine))
+    assert "files of the project: as of HEAD" in answer.err
+    assert "date" not in answer.err
 
 
 def test_a_token_goes_to_its_own_server_only(

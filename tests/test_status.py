@@ -510,6 +510,7 @@ def test_dry_run(server: FakeGitHub, stackyard: Stackyard, env: Env) -> None:
         (["--state", "good"], "--state: unknown state 'good'"),
         (["--state", "error", "--sha", "HEAD"], "--sha: not a commit id: 'HEAD'"),
         (["--state", "error", "--url", "javascript:x"], "--url: not an http(s) URL"),
+        (["--state", "error", "--url", "https://["], "--url: not an http(s) URL"),
         (["--state", "error", "--repository", "x"], "--repository: not a repository on GitHub"),
     ],
 )
@@ -591,6 +592,10 @@ def test_in_a_clone(server: FakeGitHub, stackyard: Stackyard, env: Env, project:
     git(project, "remote", "add", "a-fork", f"{server.url}/else/stacks.git")
     stackyard("status", "--state", "success")
     assert [row["context"] for row in server.posted(NAME, head)] == ["ci/gitlab-ci"]
+    git(project, "remote", "rename", "origin", "github")
+    git(project, "remote", "rename", "mine", "origin")
+    git(project, "remote", "remove", "a-fork")
+    assert "stands there already" in stackyard("status", "--state", "success").err
 
 
 def test_outside_of_git(server: FakeGitHub, stackyard: Stackyard, env: Env) -> None:
@@ -624,6 +629,17 @@ def test_a_fork_has_a_token_that_only_reads(
     project.write("event.json", PULL_REQUEST)
     answer = stackyard("status", "--state", "success", code=6)
     assert "403: Resource not accessible by integration" in answer.err
+
+
+@pytest.mark.usefixtures("job_env")
+def test_a_fork_with_a_token_that_is_wrong(
+    server: FakeGitHub, stackyard: Stackyard, env: Env, project: Project
+) -> None:
+    """That is no matter of forks."""
+    event = project.write("event.json", FORKED)
+    env(GITHUB_SHA=MERGE, GITHUB_EVENT_PATH=str(event), GITHUB_TOKEN="another")
+    answer = stackyard("status", "--state", "success", code=6)
+    assert "401: Bad credentials" in answer.err
 
 
 @pytest.mark.usefixtures("job_env")

@@ -60,9 +60,12 @@ def demo(project: Project) -> Project:
 
 
 def test_the_tasks() -> None:
-    top = "bench build doctor fetch format generate graph lint lock plan push reproduce status test trigger"
+    top = (
+        "bench build doctor draw fetch format generate graph init lint lock plan push release "
+        "reproduce site status test trigger"
+    )
     below = {
-        "image": "pin",
+        "image": "autobuild build layers pin push test",
         "keys": "create export publish trust",
         "mirror": "copy doctor empty index list prune verify",
         "spack": "clone",
@@ -100,6 +103,7 @@ def test_help_never_runs_the_task(
         tasks.mirror,
         tasks.own,
         tasks.pipeline,
+        tasks.release,
         tasks.services,
         tasks.spack,
     ):

@@ -5,22 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Project, Stackyard
+from conftest import ROOT, Answer, Project, Stackyard
 from fake_gitlab import Bridge, FakeGitLab, Job, Pipeline, fake_gitlab
 from fake_gitlab import Project as GitLabProject
 from fake_service import Fault
+from git_server import serve_git
 
+from stackyard.edges.git_push import push
 from stackyard.edges.gitlab import GitLab
+from stackyard.edges.process import Output
 from stackyard.edges.settings import Environment
 from stackyard.errors import (
     ConfigError,
@@ -52,6 +55,9 @@ from stackyard.trigger import Job as JobSeen
 
 TRIGGER = "glptt-never-to-be-seen"
 TOKEN = "glpat-never-to-be-seen"
+
+#: The task with its arguments, and ``code``, which it has to end with.
+Trigger = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -89,6 +95,20 @@ def tokens(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             monkeypatch.setenv(name, secrets[name])
 
     return give
+
+
+@pytest.fixture
+def trigger(stackyard: Stackyard, here: Project, tokens: Callable[..., None]) -> Trigger:
+    """The task, with a trigger token, in a project that knows its place."""
+    tokens("GITLAB_TRIGGER_TOKEN")
+    return partial(stackyard, "trigger")
+
+
+@pytest.fixture
+def by_access(stackyard: Stackyard, here: Project, tokens: Callable[..., None]) -> Trigger:
+    """The task, with an access token."""
+    tokens("GITLAB_TOKEN")
+    return partial(stackyard, "trigger")
 
 
 # -- refs and values ------------------------------------------------------------------------
@@ -199,15 +219,13 @@ def test_hints() -> None:
 
 
 def test_by_trigger_token(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
     there: GitLabProject,
     tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN", "GITLAB_TOKEN")
-    answer = stackyard(
-        "trigger",
+    tokens("GITLAB_TOKEN")
+    answer = trigger(
         *("--ref", "main", "--variable", "A=1", "--variable", "B=x y"),
         *("--input", "stack=demo", "--input", "n:=2"),
     )
@@ -240,38 +258,53 @@ def test_by_access_token(
 
 
 def test_arguments_win_over_settings(
-    stackyard: Stackyard,
+    trigger: Trigger,
     project: Project,
     server: FakeGitLab,
     there: GitLabProject,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     settings = {"gitlab": {"url": "http://127.0.0.1:1", "project": 99}}
     project.write("invoke.yaml", {"stackyard": settings})
-    stackyard("trigger", "--ref", "main", "--url", f"{server.url}/api/v4", "--project", "1")
+    trigger("--ref", "main", "--url", f"{server.url}/api/v4", "--project", "1")
     assert len(there.pipelines) == 1
     assert server.paths() == ["/projects/1/trigger/pipeline"]
 
 
 def test_the_ref_of_githubs_job(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     there: GitLabProject,
-    tokens: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     monkeypatch.setenv("GITHUB_REF", "refs/pull/7/merge")
     there.refs.add("pr-7")
-    stackyard("trigger")
+    trigger()
     assert [made.ref for made in there.pipelines.values()] == ["pr-7"]
 
 
+@pytest.mark.parametrize("event", ["pull_request_target", "workflow_run", "issue_comment"])
+def test_an_event_that_is_about_another_commit(
+    trigger: Trigger,
+    server: FakeGitLab,
+    there: GitLabProject,
+    monkeypatch: pytest.MonkeyPatch,
+    event: str,
+) -> None:
+    """Else what a stranger proposes was pushed to main, where it is signed."""
+    monkeypatch.setenv("GITHUB_REF", "refs/heads/main")
+    monkeypatch.setenv("GITHUB_EVENT_NAME", event)
+    text = refused(trigger, server, 2)
+    assert text.startswith(f"error: --ref: {event} runs for refs/heads/main, whatever commit")
+    there.refs.add("pr-7")
+    trigger("--ref", "pr-7")
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "push")
+    trigger()
+    assert [made.ref for made in there.pipelines.values()] == ["pr-7", "main"]
+
+
 def refused(
-    stackyard: Stackyard, server: FakeGitLab, code: int, *arguments: str, posts: int = 0
+    trigger: Trigger, server: FakeGitLab, code: int, *arguments: str, posts: int = 0
 ) -> str:
-    answer = stackyard("trigger", *arguments, code=code)
+    answer = trigger(*arguments, code=code)
     assert answer.out == ""
     assert len(server.paths("POST")) == posts
     assert [project.pipelines for project in server.projects] == [{}]
@@ -280,8 +313,9 @@ def refused(
     return answer.err
 
 
-def test_no_token(stackyard: Stackyard, here: Project, server: FakeGitLab) -> None:
-    text = refused(stackyard, server, 2, "--ref", "main")
+def test_no_token(trigger: Trigger, server: FakeGitLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITLAB_TRIGGER_TOKEN")
+    text = refused(trigger, server, 2, "--ref", "main")
     assert text.startswith(
         "error: GITLAB_TRIGGER_TOKEN: there is no token to start a pipeline with"
     )
@@ -289,19 +323,21 @@ def test_no_token(stackyard: Stackyard, here: Project, server: FakeGitLab) -> No
 
 
 def test_no_project(
-    stackyard: Stackyard, project: Project, server: FakeGitLab, tokens: Callable[..., None]
+    trigger: Trigger,
+    project: Project,
+    server: FakeGitLab,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     project.write("invoke.yaml", "stackyard: {}\n")
-    text = refused(stackyard, server, 2, "--ref", "main")
+    text = refused(trigger, server, 2, "--ref", "main")
     assert text.startswith("error: gitlab.project: which project on GitLab?")
 
 
 def test_no_ref(
-    stackyard: Stackyard, here: Project, server: FakeGitLab, tokens: Callable[..., None]
+    trigger: Trigger,
+    here: Project,
+    server: FakeGitLab,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    text = refused(stackyard, server, 2)
+    text = refused(trigger, server, 2)
     assert text == (
         "error: --ref: which branch? none is checked out here\n  hint: name one: --ref NAME\n"
     )
@@ -318,21 +354,18 @@ def test_no_ref(
     ],
 )
 def test_wrong_arguments(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
-    tokens: Callable[..., None],
     arguments: list[str],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    assert refused(stackyard, server, 2, *arguments).startswith("error: --")
+    assert refused(trigger, server, 2, *arguments).startswith("error: --")
 
 
 def test_an_unknown_ref(
-    stackyard: Stackyard, here: Project, server: FakeGitLab, tokens: Callable[..., None]
+    trigger: Trigger,
+    server: FakeGitLab,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    text = refused(stackyard, server, 6, "--ref", "gone", posts=1)
+    text = refused(trigger, server, 6, "--ref", "gone", posts=1)
     assert text == (
         f"error: {server.url}/api/v4/projects/group%2Fproject/trigger/pipeline: GitLab answers 400: "
         "Reference not found\n"
@@ -351,100 +384,94 @@ REFUSED = [
 @pytest.mark.parametrize(("words", "hint"), REFUSED)
 def test_refusals(
     *,
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
     there: GitLabProject,
-    tokens: Callable[..., None],
     words: str,
     hint: str,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     there.refusal = words
-    text = refused(stackyard, server, 6, "--ref", "main", posts=1)
+    text = refused(trigger, server, 6, "--ref", "main", posts=1)
     assert f"GitLab answers 400: {words}\n" in text
     assert hint in text
 
 
 def test_a_project_that_takes_no_variables(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
     there: GitLabProject,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     there.takes_variables = False
-    text = refused(stackyard, server, 6, "--ref", "main", "--variable", "A=1", posts=1)
+    text = refused(trigger, server, 6, "--ref", "main", "--variable", "A=1", posts=1)
     assert "pass --input instead of --variable" in text
-    stackyard("trigger", "--ref", "main", "--input", "a=1")
+    trigger("--ref", "main", "--input", "a=1")
     assert [made.inputs for made in there.pipelines.values()] == [{"a": "1"}]
 
 
 def test_an_access_token_for_a_trigger_token(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GITLAB_TRIGGER_TOKEN", TOKEN)
-    text = refused(stackyard, server, 6, "--ref", "main", posts=1)
+    text = refused(trigger, server, 6, "--ref", "main", posts=1)
     assert "404 Not Found" in text
     assert "and no access token?" in text
 
 
 def test_tokens_that_may_not(
-    stackyard: Stackyard, here: Project, server: FakeGitLab, tokens: Callable[..., None]
+    by_access: Trigger,
+    server: FakeGitLab,
 ) -> None:
-    tokens("GITLAB_TOKEN")
     server.tokens[TOKEN] = {"read_api"}
-    assert "needs the scope api" in refused(stackyard, server, 6, "--ref", "main", posts=1)
+    assert "needs the scope api" in refused(by_access, server, 6, "--ref", "main", posts=1)
     del server.tokens[TOKEN]
-    text = refused(stackyard, server, 6, "--ref", "main", posts=2)
+    text = refused(by_access, server, 6, "--ref", "main", posts=2)
     assert "401 Unauthorized" in text
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 422, 500, 502])
 def test_other_answers(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
-    tokens: Callable[..., None],
     status: int,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     said = json.dumps({"message": f"no, {TRIGGER}"}).encode()
     server.fault = lambda _: Fault(status, {}, said)
-    text = refused(stackyard, server, 6, "--ref", "main", posts=1)
+    text = refused(trigger, server, 6, "--ref", "main", posts=1)
     assert f"GitLab answers {status}: no, ***" in text
     assert ("it may have been done all the same" in text) == (status >= 500)
 
 
-def test_an_answer_that_never_comes_is_no_second_pipeline(
-    stackyard: Stackyard,
-    here: Project,
-    server: FakeGitLab,
-    there: GitLabProject,
-    tokens: Callable[..., None],
+@pytest.mark.parametrize("fault", [Fault(lost=True), Fault(cut=3)], ids=["none", "cut off"])
+def test_an_answer_that_is_lost_is_no_second_pipeline(
+    trigger: Trigger, server: FakeGitLab, there: GitLabProject, fault: Fault
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    server.fault = lambda _: Fault(lost=True)
-    answer = stackyard("trigger", "--ref", "main", code=6)
+    server.fault = lambda _: fault
+    answer = trigger("--ref", "main", code=6)
     assert "look at GitLab before trying again" in answer.err
     assert len(there.pipelines) == 1
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hour_is_waited_for(
+    trigger: Trigger, server: FakeGitLab, there: GitLabProject, status: int
+) -> None:
+    """Both are said before anything is taken."""
+    server.fail(Fault(status, {"Retry-After": "0"}))
+    trigger("--ref", "main")
+    assert len(there.pipelines) == 1
+    assert len(server.asked) == 2
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{}", b'{"id": "7"}', b'{"id": 7}', b"null", b""])
 def test_an_answer_that_is_no_pipeline(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
-    tokens: Callable[..., None],
     body: bytes,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     server.fault = lambda _: Fault(201, {}, body)
-    assert "GitLab's answer " in refused(stackyard, server, 6, "--ref", "main", posts=1)
+    assert "GitLab's answer " in refused(trigger, server, 6, "--ref", "main", posts=1)
 
 
 # -- how it goes ----------------------------------------------------------------------------
@@ -743,14 +770,13 @@ def ends(status: str, *jobs: Job) -> Callable[[Pipeline], None]:
 
 
 def test_follow(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
     tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN", "GITLAB_TOKEN")
+    tokens("GITLAB_TOKEN")
     server.made = ends("success", Job(1, "a", "success"))
-    answer = stackyard("trigger", "--ref", "main", "--follow")
+    answer = trigger("--ref", "main", "--follow")
     assert answer.out == f"{server.url}/group/project/-/pipelines/100\n"
     assert answer.err.splitlines() == [
         "started pipeline 100 for main",
@@ -760,17 +786,14 @@ def test_follow(
 
 
 def test_follow_what_fails(
-    stackyard: Stackyard,
-    here: Project,
+    by_access: Trigger,
     server: FakeGitLab,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TOKEN")
     many = [
         Job(n, f"job-{n:02}", "failed", failure_reason="runner_system_failure") for n in range(25)
     ]
     server.made = ends("failed", *many)
-    answer = stackyard("trigger", "--ref", "main", "--follow", code=1)
+    answer = by_access("--ref", "main", "--follow", code=1)
     page = f"{server.url}/group/project/-"
     lines = answer.err.splitlines()
     assert lines[2] == f"  job-24: runner_system_failure, {page}/jobs/24"
@@ -785,13 +808,10 @@ def test_follow_what_fails(
 
 
 def test_follow_as_json(
-    stackyard: Stackyard,
-    here: Project,
+    by_access: Trigger,
     server: FakeGitLab,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TOKEN")
-    started = json.loads(stackyard("trigger", "--ref", "main", "--json").out)
+    started = json.loads(by_access("--ref", "main", "--json").out)
     page = f"{server.url}/group/project/-"
     assert started == {
         "id": 100,
@@ -802,7 +822,7 @@ def test_follow_as_json(
         "failed": [],
     }
     server.made = ends("failed", Job(1, "a", "failed"), Job(2, "b", "success"))
-    ended = json.loads(stackyard("trigger", "--ref", "main", "--follow", "--json", code=1).out)
+    ended = json.loads(by_access("--ref", "main", "--follow", "--json", code=1).out)
     assert (ended["status"], ended["good"]) == ("failed", False)
     assert ended["failed"] == [
         {"name": "a", "stage": "test", "reason": "script_failure", "url": f"{page}/jobs/1"}
@@ -810,35 +830,29 @@ def test_follow_as_json(
 
 
 def test_follow_without_a_token_that_reads(
-    stackyard: Stackyard,
-    here: Project,
+    trigger: Trigger,
     server: FakeGitLab,
     there: GitLabProject,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    answer = stackyard("trigger", "--ref", "main", "--follow", code=6)
+    answer = trigger("--ref", "main", "--follow", code=6)
     assert "the pipeline runs, but cannot be followed: GitLab answers 404" in answer.err
     assert "following needs GITLAB_TOKEN, with the scope read_api" in answer.err
     there.public = True
     server.made = ends("success")
-    stackyard("trigger", "--ref", "main", "--follow")
+    trigger("--ref", "main", "--follow")
 
 
 def test_an_interrupt_leaves_the_pipeline_alone(
-    stackyard: Stackyard,
-    here: Project,
+    by_access: Trigger,
     server: FakeGitLab,
-    tokens: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokens("GITLAB_TOKEN")
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(flow, "read_run", interrupted)
-    answer = stackyard("trigger", "--ref", "main", "--follow", code=1)
+    answer = by_access("--ref", "main", "--follow", code=1)
     assert answer.err.splitlines()[-2:] == [
         (
             f"error: {server.url}/group/project/-/pipelines/100: no longer followed; the pipeline "
@@ -917,15 +931,13 @@ def head(repository: Path, ref: str = "HEAD") -> str:
 
 
 def test_push_and_start(
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     there.refs.add("work")
-    answer = stackyard("trigger", "--push", "--remote", str(mirror))
+    answer = trigger("--push", "--remote", str(mirror))
     commit = head(clone.root)
     assert head(mirror, "refs/heads/work") == commit
     assert answer.err.splitlines() == [
@@ -935,44 +947,58 @@ def test_push_and_start(
     assert (mirror / "options").read_text() == "1 ci.skip\n"  # else there were two pipelines
 
 
+def test_a_push_that_ends_without_a_word_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Git writes to a server that has hung up: the signal ends it."""
+    codes = [-signal.SIGPIPE, -signal.SIGPIPE, 0]
+
+    def answer(*_: object, **__: object) -> Output:
+        return Output(codes.pop(0), b"", "")
+
+    monkeypatch.setattr("stackyard.edges.git_push.run", answer)
+    push(tmp_path, source="HEAD", remote="/x", ref="r", token="", force=False, env={})
+    assert codes == []
+    codes += [-signal.SIGPIPE] * 9
+    with pytest.raises(ToolError):
+        push(tmp_path, source="HEAD", remote="/x", ref="r", token="", force=False, env={})
+    assert 0 < len(codes) < 9
+
+
 def test_push_another_commit(
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     arguments = ["--push", "--remote", str(mirror), "--ref", "main"]
-    stackyard("trigger", *arguments)
+    trigger(*arguments)
     assert head(mirror, "refs/heads/main") == head(clone.root)
-    answer = stackyard("trigger", *arguments, "--commit", "HEAD^", code=5)
+    answer = trigger(*arguments, "--commit", "HEAD^", code=5)
     assert "GitLab has commits that are not here; --force replaces them" in answer.err
     assert len(there.pipelines) == 1
-    stackyard("trigger", *arguments, "--commit", "HEAD^", "--force")
+    trigger(*arguments, "--commit", "HEAD^", "--force")
     assert head(mirror, "refs/heads/main") == head(clone.root, "HEAD^")
-    answer = stackyard("trigger", *arguments, "--commit", "nowhere", code=2)
+    answer = trigger(*arguments, "--commit", "nowhere", code=2)
     assert answer.err.startswith("error: --commit: git knows no revision 'nowhere'")
 
 
 def test_push_a_pull_request(
     *,
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
-    tokens: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It goes to a ref of its own, which follows it, and never to a branch of its name."""
-    tokens("GITLAB_TRIGGER_TOKEN")
     monkeypatch.setenv("GITHUB_REF", "refs/pull/5/merge")
     monkeypatch.setenv("GITHUB_HEAD_REF", "main")
     there.refs.add("pr-5")
     git("checkout", "--quiet", "--detach", cwd=clone.root)
-    stackyard("trigger", "--push", "--remote", str(mirror))
+    trigger("--push", "--remote", str(mirror))
     git("commit", "--quiet", "--amend", "--message", "anew", cwd=clone.root)
-    stackyard("trigger", "--push", "--remote", str(mirror))
+    trigger("--push", "--remote", str(mirror))
     assert git("for-each-ref", "--format=%(refname) %(objectname)", cwd=mirror) == (
         f"refs/heads/pr-5 {head(clone.root)}"
     )
@@ -981,20 +1007,18 @@ def test_push_a_pull_request(
 @pytest.mark.parametrize("by_job", [True, False])
 def test_push_a_tag(
     *,
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
-    tokens: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     by_job: bool,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     git("tag", "--annotate", "--message", "a release", "v1", cwd=clone.root)
     there.refs.add("v1")
     if by_job:
         monkeypatch.setenv("GITHUB_REF", "refs/tags/v1")
-    stackyard("trigger", "--push", "--remote", str(mirror), *([] if by_job else ["--ref", "v1"]))
+    trigger("--push", "--remote", str(mirror), *([] if by_job else ["--ref", "v1"]))
     assert head(mirror, "refs/tags/v1") == head(clone.root, "refs/tags/v1")
     assert git("cat-file", "-t", "refs/tags/v1", cwd=mirror) == "tag"
 
@@ -1020,125 +1044,45 @@ def test_a_ref_that_gitlab_learns_of_late(
 
 
 def test_push_fails(
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     tmp_path: Path,
-    tokens: Callable[..., None],
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     remote = str(tmp_path / "nowhere.git")
-    answer = stackyard("trigger", "--push", "--remote", remote, code=5)
+    answer = trigger("--push", "--remote", remote, code=5)
     assert answer.err.startswith(f"error: {remote}: git push failed: ")
     assert there.pipelines == {}
 
 
 def test_push_out_of_a_shallow_clone(
     *,
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
     tmp_path: Path,
-    tokens: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     shallow = tmp_path / "shallow"
     git("clone", "--quiet", "--depth=1", clone.root.as_uri(), str(shallow), cwd=tmp_path)
     monkeypatch.chdir(shallow)
-    answer = stackyard("trigger", "--push", "--remote", str(mirror), code=5)
+    answer = trigger("--push", "--remote", str(mirror), code=5)
     assert "fetch all of it (actions/checkout: fetch-depth: 0)" in answer.err
     assert there.pipelines == {}
 
 
 def test_a_push_by_number_needs_a_path(
-    stackyard: Stackyard, clone: Project, tokens: Callable[..., None]
+    trigger: Trigger,
+    clone: Project,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    answer = stackyard("trigger", "--push", "--project", "7", code=2)
+    answer = trigger("--push", "--project", "7", code=2)
     assert "a push needs the project's path, not its number" in answer.err
-
-
-class _Git(ThreadingHTTPServer):
-    """git's own server behind HTTP, for those who know the token."""
-
-    daemon_threads = True
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _GitHandler)
-        self.root = root
-        self.seen: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _GitHandler(BaseHTTPRequestHandler):
-    server: _Git
-    protocol_version = "HTTP/1.1"
-
-    def _any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        given = self.headers.get("Authorization", "")
-        self.server.seen.append(given)
-        expected = "Basic " + base64.b64encode(f"oauth2:{TOKEN}".encode()).decode()
-        if given != expected:
-            self._answer(401, {"WWW-Authenticate": 'Basic realm="GitLab"'}, b"HTTP Basic: denied")
-            return
-        path, _, query = self.path.partition("?")
-        done = subprocess.run(
-            ["git", "http-backend"],
-            input=body,
-            capture_output=True,
-            check=True,
-            env={
-                "PATH": os.environ["PATH"],
-                "GIT_PROJECT_ROOT": str(self.server.root),
-                "GIT_HTTP_EXPORT_ALL": "1",
-                "REMOTE_USER": "oauth2",
-                "REQUEST_METHOD": self.command,
-                "PATH_INFO": path,
-                "QUERY_STRING": query,
-                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-                "CONTENT_LENGTH": str(len(body)),
-            },
-        )
-        head, _, rest = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
-        status = int(headers.pop("Status", "200 OK").split()[0])
-        self._answer(status, headers, rest)
-
-    do_GET = do_POST = _any  # noqa: N815
-
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Quiet."""
-
-
-@contextmanager
-def git_server(root: Path) -> Iterator[_Git]:
-    server = _Git(root)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_push_with_a_token_that_nobody_sees(
     *,
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
@@ -1147,23 +1091,24 @@ def test_push_with_a_token_that_nobody_sees(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither in a list of processes, which is what git traces, nor in git's files."""
-    tokens("GITLAB_TRIGGER_TOKEN", "GITLAB_TOKEN")
+    tokens("GITLAB_TOKEN")
     trace = tmp_path / "trace"
     monkeypatch.setenv("GIT_TRACE", str(trace))
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "push.default")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "nothing")
     there.refs.add("work")
-    with git_server(mirror.parents[1]) as server:
-        remote = f"{server.url}/group/project.git"
-        answer = stackyard("trigger", "--push", "--remote", remote)
-        seen = set(server.seen)
+    with serve_git(mirror.parents[1]) as server:
+        server.login = f"oauth2:{TOKEN}"
+        remote = server.url("group/project.git")
+        answer = trigger("--push", "--remote", remote)
+        seen = set(server.given)
         assert head(mirror, "refs/heads/work") == head(clone.root)
-        del server.seen[:]
+        server.given.clear()
         monkeypatch.setenv("GITLAB_TOKEN", "glpat-another")
         monkeypatch.delenv("GITLAB_TRIGGER_TOKEN")
-        denied = stackyard("trigger", "--push", "--remote", remote, code=5)
-        assert len(server.seen) <= 2
+        denied = trigger("--push", "--remote", remote, code=5)
+        assert len(server.given) <= 2
     word = base64.b64encode(f"oauth2:{TOKEN}".encode()).decode()
     assert seen == {f"Basic {word}"}
     assert "GitLab wants a token, or another one" in denied.err
@@ -1175,17 +1120,14 @@ def test_push_with_a_token_that_nobody_sees(
 
 
 @pytest.mark.parametrize("remote", ["http://me:word@127.0.0.1/x.git", "https://t@127.0.0.1/x.git"])
-def test_no_password_in_a_remotes_url(
-    stackyard: Stackyard, clone: Project, tokens: Callable[..., None], remote: str
-) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
-    answer = stackyard("trigger", "--push", "--remote", remote, code=2)
+def test_no_password_in_a_remotes_url(trigger: Trigger, clone: Project, remote: str) -> None:
+    answer = trigger("--push", "--remote", remote, code=2)
     assert answer.err.startswith("error: --remote: a URL may hold no password")
 
 
 def test_push_by_ssh(
     *,
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
     there: GitLabProject,
     mirror: Path,
@@ -1194,7 +1136,7 @@ def test_push_by_ssh(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever ssh is: here it runs git's own server, and sees no token."""
-    tokens("GITLAB_TRIGGER_TOKEN", "GITLAB_TOKEN")
+    tokens("GITLAB_TOKEN")
     there.refs.add("work")
     ssh = tmp_path / "ssh"
     ssh.write_text(
@@ -1204,19 +1146,17 @@ def test_push_by_ssh(
     ssh.chmod(0o755)
     monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
     monkeypatch.setenv("GIT_SSH_VARIANT", "ssh")
-    stackyard("trigger", "--push", "--remote", "git@gitlab.example.com:group/project.git")
+    trigger("--push", "--remote", "git@gitlab.example.com:group/project.git")
     assert head(mirror, "refs/heads/work") == head(clone.root)
     assert "git@gitlab.example.com" in (tmp_path / "said").read_text()
     assert "Authorization" not in (tmp_path / "env").read_text()
 
 
 def test_tools_that_are_missing(
-    stackyard: Stackyard,
+    trigger: Trigger,
     clone: Project,
-    tokens: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokens("GITLAB_TRIGGER_TOKEN")
     monkeypatch.setenv("PATH", str(clone.root))
-    answer = stackyard("trigger", "--ref", "main", "--push", code=ToolError.code)
+    answer = trigger("--ref", "main", "--push", code=ToolError.code)
     assert "hint: install git" in answer.err

@@ -117,6 +117,10 @@ def test_a_template_of_the_project_wins(demo: Project, stackyard: Stackyard) -> 
             "invoke.yaml: stackyard.gitlab.url: ",
         ),
         (
+            {**TOKENS, "gitlab": {**GITLAB, "url": "https://["}},
+            "invoke.yaml: stackyard.gitlab.url: ",
+        ),
+        (
             {**TOKENS, "github": {"workflows": ["gitlab"], "remote": "ext::sh -c date"}},
             "invoke.yaml: stackyard.github.remote: ",
         ),
@@ -205,7 +209,8 @@ def test_least_rights(workflow: Path) -> None:
 def test_actions_by_commit(workflow: Path) -> None:
     text = workflow.read_text()
     used = re.findall(r"uses: (.*)", text)
-    assert used == [f'"{action.use}" # {action.version}' for action in ACTIONS.values()]
+    checkout = ACTIONS["checkout"]
+    assert used == [f'"{checkout.use}" # {checkout.version}']
     for action in ACTIONS.values():
         assert re.fullmatch(r"[0-9a-f]{40}", action.commit)
 
@@ -237,6 +242,15 @@ def test_forks_get_nothing(workflow: Path) -> None:
         assert "github.actor != 'dependabot[bot]'" in condition
     (checkout,) = [step for step in steps(data) if "uses" in step]
     assert checkout["with"]["persist-credentials"] is False
+
+
+def test_what_waits_for_what(workflow: Path) -> None:
+    """A tag of a commit does not end the run of the branch that has the same commit."""
+    assert load(workflow)["concurrency"] == {
+        "group": "gitlab-${{ github.event.pull_request.number || "
+        "format('{0}-{1}', github.ref, github.sha) }}",
+        "cancel-in-progress": True,
+    }
 
 
 def test_own_settings(demo: Project, stackyard: Stackyard) -> None:

@@ -8,11 +8,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from stackyard import __version__
 from stackyard.edges.stores.store import public_url
 from stackyard.errors import CorruptError, DeniedError, NotFoundError, StoreError, UnreachableError
+from stackyard.url import split_url
 
 __all__ = ["ask_json"]
 
@@ -38,7 +38,7 @@ def ask_json(
     answer is not JSON. Neither headers nor the URL's secrets appear in it.
     """
     where = public_url(url)
-    if urlsplit(url).scheme not in ("http", "https"):
+    if split_url(url).scheme not in ("http", "https"):
         raise StoreError("only http and https can be asked", where=where)
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         url,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stackyard.edges.files import read_bytes
 from stackyard.edges.process import relay, run
-from stackyard.edges.spack import Spack
+from stackyard.edges.spack import Spack, reasons
 from stackyard.errors import LockError, ToolError
 
 __all__ = ["concretize", "copied_environment", "packages_folder", "private_scope"]
@@ -62,8 +62,10 @@ def private_scope(indices: Path) -> Iterator[Path]:
         _copy_indices(indices, cache)
         config = {"install_tree": {"root": f"{folder}/tree"}, "misc_cache": str(cache)}
         (Path(folder) / "config.yaml").write_text(json.dumps({"config": config}))
-        yield Path(folder)
-        _copy_indices(cache, indices)
+        try:
+            yield Path(folder)
+        finally:  # after a failure too, or the next try would take as long
+            _copy_indices(cache, indices)
 
 
 def _copy_indices(here: Path, there: Path) -> None:
@@ -96,10 +98,8 @@ def concretize(  # noqa: PLR0913
     env = {**spack.variables, "PYTHONUNBUFFERED": "1"}
     code, lines = relay(argv, tell=tell, env=env, beat=beat, beat_s=beat_s)
     if code:
-        said = [line.strip() for line in lines if line.strip()]
-        reasons = [line for line in said if "Error" in line] or said[-5:]
         raise ToolError(
-            "spack concretize failed: " + ("\n  ".join(reasons[:5]) or f"exit code {code}"),
+            f"spack concretize failed: {reasons(lines)}",
             hint="what Spack said stands above; nothing was written",
         )
     path = environment / "spack.lock"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from stackyard.edges.process import run
+from stackyard.edges.process import Output, run
 from stackyard.edges.settings import conceal
 from stackyard.errors import ConfigError, ToolError
+from stackyard.url import split_url
 
 __all__ = ["commit_of", "current_branch", "has_ref", "push"]
 
 _LONGEST_S = 1800.0
+_TRIES = 3
 #: GitLab takes any user beside an access token (its "Clone using a token").
 _USER = "oauth2"
 _HINTS = (
@@ -84,7 +86,7 @@ def push(  # noqa: PLR0913 - passed by name
     The token goes to http(s) remotes by git's configuration in the environment of git alone.
     Raises ToolError saying what the server answered.
     """
-    place = urlsplit(remote)
+    place = split_url(remote)
     web = place.scheme in ("http", "https")
     if web and "@" in place.netloc:
         raise ConfigError(
@@ -103,10 +105,9 @@ def push(  # noqa: PLR0913 - passed by name
             "credential.helper": "",
             f"http.{place.scheme}://{place.netloc}/.extraHeader": f"Authorization: Basic {word}",
         }
-    output = run(
+    output = _pushed(
         [*argv, "--", remote, f"{source}:{ref}"],
-        env={**env, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **_settings(settings, env)},
-        timeout_s=_LONGEST_S,
+        {**env, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **_settings(settings, env)},
     )
     if output.code:
         lines = [line for line in output.stderr.splitlines() if line.strip()]
@@ -116,6 +117,19 @@ def push(  # noqa: PLR0913 - passed by name
             where=remote,
             hint=next(hints, ""),
         )
+
+
+def _pushed(argv: Sequence[str], env: Mapping[str, str]) -> Output:
+    """What git said. Now and then it writes to a server that has hung up, and ends without a word.
+
+    The same push again changes nothing that the first one did.
+    """
+    output = run(argv, env=env, timeout_s=_LONGEST_S)
+    for _ in range(_TRIES):
+        if output.code != -signal.SIGPIPE:
+            break
+        output = run(argv, env=env, timeout_s=_LONGEST_S)
+    return output
 
 
 def _settings(settings: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:

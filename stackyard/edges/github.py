@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from stackyard.edges.rest import Rest
 from stackyard.errors import ConfigError
+from stackyard.url import split_url
 
 __all__ = ["GitHub", "api_url"]
 
@@ -67,7 +67,7 @@ class GitHub(Rest):
             clock=clock,
         )
         self._anonymous = not token
-        parts = urlsplit(self.root)
+        parts = split_url(self.root)
         if token and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
             raise ConfigError("the token would travel unsealed", where=self.root, hint="use https")
 
@@ -95,7 +95,7 @@ def api_url(url: str) -> str:
     The URL of an API stays as it is.
     """
     text = url.rstrip("/")
-    parts = urlsplit(text)
+    parts = split_url(text)
     host = (parts.hostname or "").removeprefix("www.")
     if host == "github.com":
         return f"https://{_PUBLIC}"

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from stackyard.edges.parallel import parallel_map
 from stackyard.edges.process import Output, run
 from stackyard.edges.settings import Environment, conceal
-from stackyard.errors import ConfigError, StackyardError, ToolError
+from stackyard.errors import ConfigError, CorruptError, StackyardError, ToolError
 from stackyard.mirror import signed_text
 from stackyard.trust import (
     Key,
@@ -41,12 +41,14 @@ from stackyard.trust import (
 __all__ = [
     "Home",
     "Keyring",
+    "Signer",
     "create_key",
     "export_public",
     "export_secret",
     "import_signing_key",
     "open_home",
     "open_keyring",
+    "open_signer",
     "secret_keys",
     "sign",
     "signing_value",
@@ -265,7 +267,11 @@ class Keyring:
         if not whole or not path.is_file():
             return Verdict(None, signer, "GnuPG stopped while it looked at it")
         text = path.read_bytes()
-        if not same_text(text, signed_text(data, "")[0]):
+        try:
+            seeming = signed_text(data, "")[0]
+        except CorruptError as error:  # nobody looked at it before
+            return Verdict(None, signer, error.message)
+        if not same_text(text, seeming):
             return Verdict(None, signer, "the signature covers another text than it seems to")
         return Verdict(text, signer, "")
 
@@ -413,6 +419,25 @@ def sign(home: Home, fingerprint: str, text: bytes) -> bytes:
         feed=text,
         secret=True,
     )
+
+
+class Signer(NamedTuple):
+    """A key that signs: its fingerprint, and a function from a text to the clearsigned one.
+
+    The function may be called by many threads at once; it raises ToolError.
+    """
+
+    fingerprint: str
+    sign: Callable[[bytes], bytes]
+
+
+@contextmanager
+def open_signer(value: str) -> Iterator[Signer]:
+    """The key of a ``SPACK_SIGNING_KEY``, until the block ends. As ``import_signing_key`` raises."""
+    with open_home() as home:
+        fingerprint = import_signing_key(home.path, value)
+        secret_keys(home)  # what stops the agent at the end must know that there is one
+        yield Signer(fingerprint, lambda text: sign(home, fingerprint, text))
 
 
 def write_private(path: Path, data: bytes) -> None:

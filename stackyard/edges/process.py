@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from os import PathLike
+from typing import IO, NamedTuple
 
 from stackyard.errors import ToolError
 
@@ -55,22 +56,26 @@ def relay(  # noqa: PLR0913
     *,
     tell: Callable[[str], None],
     env: Mapping[str, str] | None = None,
+    cwd: str | PathLike[str] | None = None,
     last: int = 20,
     beat: Callable[[float], None] | None = None,
     beat_s: float = 60,
+    feed: IO[bytes] | None = None,
 ) -> tuple[int, Sequence[str]]:
     """Run and pass on every line while it comes; gives the exit code and the ``last`` lines.
 
     ``beat`` is told, by another thread, how many seconds it has been running, whenever no line
-    came for ``beat_s``. Raises ToolError if the program is not there.
+    came for ``beat_s``. ``feed`` is a file for its input. Raises ToolError if the program is not
+    there.
     """
     lines: deque[str] = deque(maxlen=last)
     try:
         with (
             subprocess.Popen(
                 list(argv),
+                cwd=cwd,
                 env=env,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if feed is None else feed,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

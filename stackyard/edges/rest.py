@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import parse_qsl, urljoin
 
 import requests
 
@@ -29,6 +29,7 @@ from stackyard.errors import (
     StoreError,
     UnreachableError,
 )
+from stackyard.url import split_url
 
 __all__ = ["LONGEST_WAIT_S", "TRIES", "RefusedError", "Rest", "said"]
 
@@ -107,7 +108,7 @@ class Rest:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.root = root.rstrip("/")
-        parts = urlsplit(self.root)
+        parts = split_url(self.root)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise StoreError(
                 f"not the http(s) URL of {self.name}",
@@ -144,7 +145,7 @@ class Rest:
             if not isinstance(items, list):
                 raise CorruptError(f"{self.name} answers no list", where=self._where(path))
             yield from items
-            following = self._next(headers)
+            following = self._next(headers, path)
             if following is None or following == query:
                 return
             query = following
@@ -316,14 +317,11 @@ class Rest:
 
     def _place(self, url: str, place: str, asked: _Asked) -> str:
         try:
-            parts = urlsplit(urljoin(url, place))
-            good = parts.scheme == "https" or (
-                parts.scheme == "http" and urlsplit(url).scheme == "http"
-            )
-            good = good and bool(parts.hostname and place and "@" not in parts.netloc)
+            parts = split_url(urljoin(url, place))
         except ValueError:
-            good = False
-        if not good:
+            parts = split_url("")
+        sealed = parts.scheme == "https" or (parts.scheme == split_url(url).scheme == "http")
+        if not (sealed and parts.hostname and place and "@" not in parts.netloc):
             raise UnreachableError(
                 f"{self.name} sends us to {public_url(place)[:200]!r}, where we do not go",
                 where=self._where(asked.path),
@@ -352,12 +350,17 @@ class Rest:
         sealed = {("https", host, 443)} if (scheme, port) == ("http", 80) else set()
         return _origin(url) in {self._home, *sealed}
 
-    def _next(self, headers: Mapping[str, str]) -> dict[str, object] | None:
+    def _next(self, headers: Mapping[str, str], path: str) -> dict[str, object] | None:
         """The query of the next page; only that is believed, proxies spoil hosts and schemes."""
         links = requests.utils.parse_header_links(headers.get("Link", ""))
         for link in links:
             if link.get("rel") == "next":
-                return dict(parse_qsl(urlsplit(link.get("url", "")).query, keep_blank_values=True))
+                query = split_url(link.get("url", "")).query
+                if not query:
+                    raise CorruptError(
+                        f"{self.name} names a next page, and not which", where=self._where(path)
+                    )
+                return dict(parse_qsl(query, keep_blank_values=True))
         return None
 
     def _refused(self, status: int, words: str, where: str) -> StoreError:
@@ -432,12 +435,12 @@ def _text(value: object) -> str:
 
 
 def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    return parts.scheme, parts.hostname or "", port or (443 if parts.scheme == "https" else 80)
+    parts = split_url(url)
+    return (
+        parts.scheme,
+        parts.hostname or "",
+        parts.port or (443 if parts.scheme == "https" else 80),
+    )
 
 
 @contextmanager

@@ -38,6 +38,7 @@ SECRETS = frozenset(
         "GITLAB_TRIGGER_TOKEN",
         "SPACK_CDASH_AUTH_TOKEN",
         "SPACK_SIGNING_KEY",
+        "STACKYARD_OCI_TOKEN",
     }
 )
 
@@ -67,7 +68,7 @@ def find_root(start: str | Path) -> Path:
     raise ConfigError(
         f"no {SETTINGS_FILE} and no folder stacks/ here or above",
         where=str(folder),
-        hint="go into a project, or begin one: a spack.yaml in stacks/NAME/",
+        hint="go into a project, or begin one here: stackyard init",
     )
 
 

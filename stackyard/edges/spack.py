@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from stackyard.building import telling_lines
 from stackyard.edges import console
 from stackyard.edges.process import relay, run
 from stackyard.edges.settings import SECRETS, Environment
@@ -31,6 +32,7 @@ __all__ = [
     "need_module",
     "opened_environment",
     "push",
+    "reasons",
     "target_scope",
     "tree_root",
     "without_secrets",
@@ -90,7 +92,7 @@ def find_spack(folder: str, env: Environment) -> Spack:
     done = run([program, "--version"], env=variables)
     match = _VERSION.search(done.stdout.decode(errors="replace"))
     if done.code or not match:
-        raise ToolError(f"{program} --version failed: {_last(done.stderr.splitlines())}")
+        raise ToolError(f"{program} --version failed: {reasons(done.stderr.splitlines())}")
     return Spack(program, variables, (int(match[1]), int(match[2])))
 
 
@@ -132,7 +134,7 @@ def installed(spack: Spack, environment: Path) -> Mapping[str, str]:
     done = run(argv, env=spack.variables)
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.code:
-        raise ToolError(f"spack find failed: {_last((*lines, *done.stderr.splitlines()))}")
+        raise ToolError(f"spack find failed: {reasons((*lines, *done.stderr.splitlines()))}")
     matches = (_ENTRY.fullmatch(line) for line in lines)
     return {match[1]: match[2] for match in matches if match}
 
@@ -200,7 +202,7 @@ def push(  # noqa: PLR0913
         code, lines = (relayed or _noted)(argv, spack.variables)
         failed = failed or (lines if code else ())
     if failed:
-        raise ToolError(f"spack buildcache push failed: {_last(failed)}")
+        raise ToolError(f"spack buildcache push failed: {reasons(failed)}")
 
 
 def _noted(argv: Sequence[str], variables: Mapping[str, str]) -> tuple[int, Sequence[str]]:
@@ -251,7 +253,7 @@ def tree_root(spack: Spack, environment: Path) -> str:
     said = done.stdout.decode(errors="replace").splitlines()
     found = [line.removeprefix(_MARK) for line in said if line.startswith(_MARK)]
     if done.code or not found:
-        raise ToolError(f"spack python failed: {_last((*said, *done.stderr.splitlines()))}")
+        raise ToolError(f"spack python failed: {reasons((*said, *done.stderr.splitlines()))}")
     return found[-1]
 
 
@@ -263,7 +265,7 @@ def need_module(spack: Spack, environment: Path, url: str) -> None:
     argv = [spack.program, "-e", str(environment), "python", "-c", f"import {module}"]
     done = run(argv, env=spack.variables)
     if done.code:
-        raise ToolError(f"Spack cannot use {url}: {_last(done.stderr.splitlines())}")
+        raise ToolError(f"Spack cannot use {url}: {reasons(done.stderr.splitlines())}")
 
 
 def has_signing_key(spack: Spack, environment: Path) -> bool:
@@ -271,10 +273,10 @@ def has_signing_key(spack: Spack, environment: Path) -> bool:
     argv = [spack.program, "-e", str(environment), "gpg", "list", "--signing"]
     done = run(argv, env=spack.variables)
     if done.code:
-        raise ToolError(f"spack gpg list failed: {_last(done.stderr.splitlines())}")
+        raise ToolError(f"spack gpg list failed: {reasons(done.stderr.splitlines())}")
     return bool(re.search(r"^sec", done.stdout.decode(errors="replace"), re.MULTILINE))
 
 
-def _last(lines: Sequence[str]) -> str:
-    said = [line.strip() for line in lines if line.strip()]
-    return "\n  ".join(said[-5:]) or "it said nothing"
+def reasons(lines: Sequence[str]) -> str:
+    """Why Spack failed, as it says it: from its first error on, and none of its warnings."""
+    return "\n  ".join(line.strip() for line in telling_lines(lines)) or "it said nothing"

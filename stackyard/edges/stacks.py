@@ -31,7 +31,7 @@ from stackyard.stack import (
     parse_manifest,
 )
 
-__all__ = ["concrete_manifest", "list_stacks", "load_stack"]
+__all__ = ["concrete_manifest", "list_stacks", "load_overrides", "load_stack"]
 
 MANIFEST = "spack.yaml"
 LIMIT_BYTES = 20 * 1024 * 1024
@@ -98,6 +98,18 @@ def load_stack(
         files=reader.files,
         warnings=reader.warnings,
     )
+
+
+def load_overrides(
+    root: str | Path, env: Mapping[str, str], facts: Facts, *, known_fixes: Iterable[str] | None
+) -> Mapping[str, Mapping[str, Any]]:
+    """What ``stack.yaml`` of each stack says, by name; {} without one. Raises StackError."""
+    root = Path(root).absolute()
+    folders = {name: root / "stacks" / name for name in list_stacks(root)}
+    return {
+        name: _overrides(folder / "stack.yaml", _Reader(root, folder, env, facts), known_fixes)
+        for name, folder in folders.items()
+    }
 
 
 def _folder(root: Path, name: str) -> Path:

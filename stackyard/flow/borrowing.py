@@ -51,7 +51,7 @@ def bring(ground: Ground, wanted: Sequence[str]) -> Brought:
     connection, source = ground.goal.connection, ground.goal.source
     if source.url.startswith(("oci://", "oci+http://")):
         connection = logged_in(connection, source, ground.work)
-    entry, extra = mirror_entry(connection, url, signed=bool(checked.signers))
+    entry, extra = mirror_entry(connection, url, signed=bool(checked.keys))
     with (
         ground.environment({_MIRROR: entry}, alone=True) as environment,
         _keyring(checked) as keyring,

@@ -27,8 +27,8 @@ from stackyard.edges.watching import Watch
 from stackyard.errors import ConfigError, StackyardError
 from stackyard.fetch import spec_name
 from stackyard.flow.ground import Goal, Ground, Options
+from stackyard.flow.levels import Levels
 from stackyard.flow.places import named_mirror, named_place
-from stackyard.flow.site import Site
 from stackyard.flow.steps import (
     Request,
     Work,
@@ -67,6 +67,9 @@ def build(  # noqa: PLR0913
     keep_going: bool,
     fail_fast: bool,
     as_json: bool,
+    push: bool = True,
+    index: bool = True,
+    base_image: str = "",
 ) -> None:
     """Plan, build what the mirror lacks, push it level by level, and say what came of it.
 
@@ -75,10 +78,14 @@ def build(  # noqa: PLR0913
     """
     if keep_going and fail_fast:
         raise ConfigError("it is one or the other", where="--keep-going, --fail-fast")
+    if base_image:
+        from stackyard.image_names import parse_image_name
+
+        parse_image_name(base_image, "--base-image")
     work = load_work(open_project(), Request(stack=stack, lock=lock))
     at_once = _count(concurrent_packages, "--concurrent-packages") or _usual(work)
     build_jobs = _count(jobs, "--jobs")
-    goal = _goal(work, mirror)
+    goal = _goal(work, mirror, push=push)
     request = Request(stack=stack, lock=lock, mirrors=(goal.source.url,), no_prune=no_prune)
     work = work._replace(roots=_roots(work, only))
     with closing(goal.place.open()) as store:
@@ -98,15 +105,18 @@ def build(  # noqa: PLR0913
             fail_fast=fail_fast,
             unsigned=unsigned,
             keys=keys,
+            push=push,
+            enter=index,
+            base_image=base_image,
         )
         with ExitStack() as opened:
             opened.enter_context(claimed(folder, "another build of the stack"))
             program = _spack(work, spack, keep_config=keep_config)
             watch = opened.enter_context(Watch())
-            site = Site(Ground(work, plan, goal, options, program, watch))
-            trouble = site.run(writable(store))
-    _print(plan, site.outcomes, work, goal, as_json=as_json)
-    _end(plan, site.outcomes, trouble)
+            levels = Levels(Ground(work, plan, goal, options, program, watch))
+            trouble = levels.run(writable(store) if push else None)
+    _print(plan, levels.outcomes, work, goal, as_json=as_json)
+    _end(plan, levels.outcomes, trouble)
 
 
 def _count(text: str, flag: str) -> int:
@@ -125,16 +135,16 @@ def _usual(work: Work) -> int:
     return value if isinstance(value, int) and value > 0 else 1
 
 
-def _goal(work: Work, mirror: str) -> Goal:
+def _goal(work: Work, mirror: str, *, push: bool) -> Goal:
     project, stack = work.project, work.stack
     target = stack.mirrors.get(_TARGET)
-    text = mirror or (target.push_url if target else "")
+    text = mirror or ((target.push_url if push else target.fetch_url) if target else "")
     if not text:
         raise ConfigError(
             "no mirror is named", where="--mirror", hint="add --mirror URL; a folder will do"
         )
-    place = named_place(project, text, flag="--mirror", push=True, stack=stack.name)
-    found = named_mirror(project, text, flag="--mirror", push=True, stack=stack.name)
+    place = named_place(project, text, flag="--mirror", push=push, stack=stack.name)
+    found = named_mirror(project, text, flag="--mirror", push=push, stack=stack.name)
     if found is None:
         return Goal(text, place, place, Connection(place.url))
     known, where = found

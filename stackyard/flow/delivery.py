@@ -36,12 +36,13 @@ class Delivery:
         self._ground = ground
         self._target = target
         self._environment = environment
-        self._job = PushJob(ground.work, target, self._options(force=ground.options.rebuild))
+        self._job = self._new_job(force=ground.options.rebuild)
         self._count = 0
 
-    def _options(self, *, force: bool) -> Options:
-        options = self._ground.options
-        return Options(options.keys, options.unsigned, force, enter=True)
+    def _new_job(self, *, force: bool) -> PushJob:
+        ground, options = self._ground, self._ground.options
+        told = Options(options.keys, options.unsigned, force, options.enter, options.base_image)
+        return PushJob(ground.work, ground.goal.place, self._target, told)
 
     def prepare(self, specs: Sequence[Spec]) -> None:
         """See that what is going to be built can be pushed then: nobody likes to know it hours later.
@@ -62,7 +63,7 @@ class Delivery:
     def _refuse_padding(self, specs: Sequence[Spec]) -> None:
         root = tree_root(self._ground.spack, self._environment)
         prefixes = {one.hash: f"{root}/linux-any/{one.name}-{one.hash}" for one in specs}
-        job = PushJob(self._ground.work, self._target, self._options(force=False))
+        job = self._new_job(force=False)
         try:
             job.refuse_padding(Stock(tuple(specs), prefixes), specs)
         except StoreError as error:
@@ -153,5 +154,8 @@ class Delivery:
         self, argv: Sequence[str], variables: Mapping[str, str]
     ) -> tuple[int, Sequence[str]]:
         self._count += 1
-        ended = self._ground.run("pushing", argv, f"push-{self._count}.txt", variables)
+        log = f"push-{self._count}.txt"
+        ended = self._ground.run("pushing", argv, log, variables)
+        text = (self._ground.options.logs / log).read_text(errors="replace")
+        self._job.hear(text.splitlines())
         return ended.code, ended.lines[-20:]

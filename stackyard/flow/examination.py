@@ -14,7 +14,6 @@ from stackyard.errors import StackyardError
 from stackyard.flow.steps import Project, Work, open_project
 
 if TYPE_CHECKING:
-    from stackyard.attributes import Attributes
     from stackyard.flow.gitlab_doctor import Need
     from stackyard.stack import Mirror
 
@@ -71,20 +70,47 @@ def examine(project: Project, *, stack: str = "", offline: bool = False) -> tupl
     seen: list[Work] = []
     for name in names:
         findings.extend(_stack_findings(project, name, offline=offline, seen=seen))
-    findings.extend(_parent_findings(project))
+    findings.extend(_rendered_findings(project))
+    findings.extend(_program_findings(project.env, seen))
+    findings.extend(_release_findings(project, seen, offline=offline))
     if not offline:
         findings.extend(_gitlab_findings(project, seen))
+        findings.extend(_github_findings(project))
     return tuple(findings)
 
 
 def _gitlab_findings(project: Project, seen: Sequence[Work]) -> Iterator[Finding]:
     from stackyard.flow.gitlab_doctor import gitlab_findings
+    from stackyard.flow.job_doctor import job_tags
 
-    needs = {need.name: need for work in seen for need in _needs(work)}
-    tags = {tags for work in seen for tags in _job_tags(work)}
+    needs: dict[str, Need] = {}
+    for need in (need for work in seen for need in _needs(work)):
+        # One stack may say more of a variable than the others.
+        if need.name not in needs or need.protected is not None:
+            needs[need.name] = need
+    tags = {tags for work in seen for tags in job_tags(work)}
     found, troubles = _tried(
         "GitLab", lambda: list(gitlab_findings(project, [*needs.values()], tags))
     )
+    yield from troubles
+    yield from found or ()
+
+
+def _release_findings(project: Project, seen: Sequence[Work], *, offline: bool) -> list[Finding]:
+    from stackyard.flow.release_doctor import release_findings
+
+    found, troubles = _tried(
+        "release", lambda: list(release_findings(project, seen, offline=offline))
+    )
+    return [*troubles, *(found or ())]
+
+
+def _github_findings(project: Project) -> Iterator[Finding]:
+    from stackyard.flow.github_doctor import github_findings
+
+    if "status" not in project.settings:
+        return
+    found, troubles = _tried("GitHub: repository", lambda: list(github_findings(project)))
     yield from troubles
     yield from found or ()
 
@@ -102,7 +128,8 @@ def _stack_findings(
     project: Project, name: str, *, offline: bool, seen: list[Work]
 ) -> Iterator[Finding]:
     """All about one stack; what could be read of it is added to ``seen``."""
-    from stackyard.flow.planning import stack_warnings
+    from stackyard.flow.job_doctor import job_findings
+    from stackyard.flow.planning import secret_warnings, stack_warnings
     from stackyard.flow.steps import Request, load_work
 
     work, troubles = _tried(
@@ -116,13 +143,15 @@ def _stack_findings(
         check=f"{name}: stack and lock", text=f"{len(work.lock.specs)} specs answer the manifest"
     )
     yield from _pin_findings(work, name)
-    warnings, troubles = _tried(f"{name}: ci section", lambda: stack_warnings(work))
+    warnings, troubles = _tried(
+        f"{name}: ci section", lambda: (*stack_warnings(work), *secret_warnings(work))
+    )
     yield from troubles
     for warning in warnings or ():
         yield Finding(check=f"{name}: ci section", text=warning, advice=True)
     yield from _mirror_findings(work, name, offline=offline)
     yield from _pull_request_findings(work, name)
-    yield from _job_findings(work, name)
+    yield from job_findings(work, name)
     yield from _variable_findings(work, name)
 
 
@@ -191,85 +220,6 @@ def _pull_request_findings(work: Work, name: str) -> Iterator[Finding]:
         from stackyard.edges.stores.store import public_url
 
         yield Finding(check=check, text=f"write below {public_url(settings.prefix)}")
-
-
-def _job_findings(work: Work, name: str) -> Iterator[Finding]:
-    """What jobs are asked to do and cannot."""
-    jobs, check = work.settings.jobs, f"{name}: jobs"
-    if jobs.junit and work.stack.cdash.get("build-group"):
-        yield Finding(
-            check=check,
-            text="Spack tells the results of tests to CDash, and then GitLab gets none",
-            hint="take jobs.junit away, or the cdash section",
-            advice=True,
-        )
-    elif jobs.junit and not _runs_tests(work):
-        yield Finding(
-            check=check,
-            text="jobs.junit waits for results, and some build scripts run no tests",
-            hint="say `spack ci rebuild --tests` there",
-            advice=True,
-        )
-    if jobs.clone and work.pins is None:
-        yield Finding(
-            check=check,
-            text="they clone Spack, and nothing pins its packages",
-            hint=f"run: invoke lock --stack {name}; it writes pins.yaml",
-            advice=True,
-        )
-
-
-def _runs_tests(work: Work) -> bool:
-    """Whether all build jobs do; a script of the user's own is searched for the flag."""
-    return all(
-        any(flag in f"{line} " for line in unpacked for flag in (" --tests ", " -t "))
-        for unpacked in _build_scripts(work)
-    )
-
-
-def _build_scripts(work: Work) -> list[list[str]]:
-    from stackyard.attributes import unpack_script
-
-    return [unpack_script(group.attributes.get("script")) for group in _groups(work).groups]
-
-
-def _groups(work: Work) -> Attributes:
-    """The attributes of all jobs that there could be."""
-    from stackyard.attributes import make_attributes
-
-    reached = work.lock.closure(work.roots)
-    specs = [
-        spec
-        for key in work.lock.order
-        if key in reached and not (spec := work.lock.specs[key]).external
-    ]
-    jobs = work.settings.jobs
-    return make_attributes(
-        work.stack.ci,
-        specs,
-        work.lock,
-        fix=work.fix,
-        own_index=work.settings.index == "stackyard",
-        tests=jobs.junit,
-        reserved_tags=jobs.reserved_tags,
-    )
-
-
-def _job_tags(work: Work) -> Iterator[frozenset[str]]:
-    """The sets of runner tags that jobs of the stack ask for, and those of the parent pipeline."""
-    yield frozenset(work.settings.generate.tags)
-    made, troubles = _tried("", lambda: _groups(work))
-    if troubles or not work.stack.has_ci:
-        return
-    for group in made.groups:
-        tags = frozenset(map(str, group.attributes.get("tags") or ()))
-        if work.settings.jobs.reserved_tags:
-            yield tags | {"public"}
-            yield tags | {"protected"}
-        else:
-            yield tags
-    for job in ("reindex", "noop"):
-        yield frozenset(map(str, made.services[job].get("tags") or ()))
 
 
 def _needs(work: Work) -> Iterator[Need]:
@@ -346,19 +296,62 @@ def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
         )
 
 
-def _parent_findings(project: Project) -> Iterator[Finding]:
-    from stackyard.flow.generate import parent_is_fresh
+def _rendered_findings(project: Project) -> Iterator[Finding]:
+    """Whether the files that ``generate`` renders are what they would be now."""
+    from stackyard.flow.generate import is_fresh, parent_files
+    from stackyard.flow.image_stacks import argument_files
+    from stackyard.flow.workflows import workflow_files
 
-    fresh, troubles = _tried(".gitlab-ci.yml", lambda: parent_is_fresh(project))
-    yield from troubles
-    if fresh:
-        yield Finding(check=".gitlab-ci.yml", text="is what the stacks and settings ask for")
-    elif not troubles:
+    makers = (
+        (".gitlab-ci.yml", parent_files),
+        (".github/workflows", workflow_files),
+        ("docker/args", argument_files),
+    )
+    for check, make in makers:
+        files, troubles = _tried(check, lambda make=make: make(project))  # type: ignore[misc]
+        yield from troubles
+        for path, data in (files or {}).items():
+            fresh, troubles = _tried(
+                project.shown(path),
+                lambda path=path, data=data: is_fresh(path, data),  # type: ignore[misc]
+            )
+            yield from troubles
+            if not troubles:
+                good, bad = (
+                    "is what the stacks and settings ask for",
+                    "is missing or not up to date",
+                )
+                yield Finding(
+                    check=project.shown(path),
+                    text=good if fresh else bad,
+                    advice=not fresh,
+                    hint="" if fresh else "run: invoke generate, and commit it",
+                )
+
+
+def _program_findings(env: Mapping[str, str], seen: Sequence[Work]) -> Iterator[Finding]:
+    """Programs that tasks start, by what needs them."""
+    from shutil import which
+
+    from stackyard.edges.containers import find_engine
+
+    search = env.get("PATH")
+    if not which("git", path=search):
+        yield Finding(check="programs", text="there is no git", hint="install it", code=5)
+    signed = any(mirror.signed for work in seen for mirror in work.stack.mirrors.values())
+    if signed and not (which("gpg2", path=search) or which("gpg", path=search)):
         yield Finding(
-            check=".gitlab-ci.yml",
-            text="is missing or not up to date",
+            check="programs",
+            text="there is no gpg, and a mirror is signed",
+            hint="install GnuPG 2: signatures are verified, and keys made, by it",
             advice=True,
-            hint="run: invoke generate",
+        )
+    engine, troubles = _tried("programs", lambda: find_engine(env))
+    if engine:
+        yield Finding(check="programs", text=f"containers: {engine.name} ({engine.why})")
+    for trouble in troubles:  # most tasks need none
+        yield trouble._replace(
+            code=0, advice=True, text=f"{trouble.text}: invoke reproduce wants one"
         )
 
 

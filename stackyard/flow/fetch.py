@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
 from stackyard.binary import Binary
 from stackyard.edges import console
@@ -30,7 +31,7 @@ from stackyard.fetch import (
 from stackyard.flow.places import Locked, named_place, read_lock
 from stackyard.lock import Lock
 
-__all__ = ["fetch"]
+__all__ = ["Checking", "Fetched", "bring", "fetch", "source_place"]
 
 
 def fetch(  # noqa: PLR0913
@@ -55,20 +56,68 @@ def fetch(  # noqa: PLR0913
     folder = _target(to)
     types = _types(roots_only, only)
     asked = read_lock(stack, lock)
-    place = _place(asked, source)
     wanted = wanted_specs(asked.lock, asked.roots, types)
+    checking = Checking(keys, unsigned=unsigned, allow_missing=allow_missing)
+    done = bring(asked, wanted, source, folder, checking)
+    _tell(done.plan, done.size_bytes, time.monotonic() - begun)
+
+
+class Checking(NamedTuple):
+    """How strict a fetch is; ``keys`` is what ``--keys`` says."""
+
+    keys: str = ""
+    unsigned: bool = False
+    allow_missing: bool = False
+
+
+class Fetched(NamedTuple):
+    """What was fetched; ``keys`` are the public keys of the signers, armored, by fingerprint.
+
+    ``size_bytes`` came over the network.
+    """
+
+    plan: FetchPlan
+    keys: Mapping[str, bytes]
+    size_bytes: int
+
+    @property
+    def binaries(self) -> tuple[Binary, ...]:
+        """All of them, as they lie in the folder."""
+        return (*self.plan.here, *self.plan.new)
+
+
+def bring(  # noqa: PLR0913 - what a user said, and where to
+    asked: Locked,
+    wanted: Wanted,
+    source: str,
+    folder: str,
+    checking: Checking,
+    *,
+    alone: bool = False,
+) -> Fetched:
+    """Fetch what is wanted into the folder; with ``alone`` remove whatever else it holds.
+
+    Raises as ``fetch`` does.
+    """
+    place = source_place(asked, source)
     with closing(place.open()) as store:
         _refuse_same(store, folder)
-        binaries, missing = _find(store, wanted, asked.lock, allow_missing=allow_missing)
-        trusted = _verify(asked, place, binaries, keys, unsigned=unsigned)
+        binaries, missing = _find(store, wanted, asked.lock, allow_missing=checking.allow_missing)
+        trusted = _verify(asked, place, binaries, checking.keys, unsigned=checking.unsigned)
         with open_destination(folder, _waiting) as destination:
             run = Fetching(store, destination, asked.lock.specs)
             plan = run.plan(binaries, missing)
             if plan.new:
                 console.note(str(plan))
             run.bring(plan)
+            if alone:
+                destination.keep_only(
+                    key
+                    for binary in (*plan.here, *plan.new)
+                    for key in (binary.key, *(blob.key for blob in binary.blobs))
+                )
             run.complete(plan, trusted)
-    _tell(plan, run.size_bytes, time.monotonic() - begun)
+    return Fetched(plan, trusted, run.size_bytes)
 
 
 def _target(text: str) -> str:
@@ -97,7 +146,7 @@ def _types(roots_only: bool, only: str) -> frozenset[str]:  # noqa: FBT001
     return dependency_types(only, "--only") if only else frozenset(DEPENDENCY_TYPES)
 
 
-def _place(asked: Locked, text: str) -> Place:
+def source_place(asked: Locked, text: str) -> Place:
     """Where to fetch from: what is named, the variable, the stack's mirror."""
     name = asked.stack.name if asked.stack else ""
     if text:

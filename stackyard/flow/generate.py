@@ -11,6 +11,7 @@ from stackyard.edges.files import read_bytes
 from stackyard.errors import ConfigError, StaleError
 from stackyard.flow.child import create_cdash_group, make_child
 from stackyard.flow.context import own_requirement
+from stackyard.flow.image_stacks import argument_files
 from stackyard.flow.steps import Project, Request, open_project, project_templates
 from stackyard.flow.workflows import workflow_files
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from stackyard.pipeline import Pipeline
     from stackyard.plan import Plan
 
-__all__ = ["generate", "parent_is_fresh"]
+__all__ = ["generate", "is_fresh", "parent_files", "project_files"]
 
 
 def generate(
@@ -46,7 +47,7 @@ def generate(
             hint="name a stack as well: --stack NAME",
         )
     else:
-        files = _parent_files(project) | workflow_files(project)
+        files = project_files(project)
     if check:
         _compare(project, files)
         return
@@ -74,7 +75,13 @@ def _summary(plan: Plan, pipeline: Pipeline) -> None:
     )
 
 
-def _parent_files(project: Project) -> dict[Path, bytes]:
+def project_files(project: Project) -> dict[Path, bytes]:
+    """All files that the project commits and that are rendered, by path. Raises ConfigError."""
+    return parent_files(project) | workflow_files(project) | argument_files(project)
+
+
+def parent_files(project: Project) -> dict[Path, bytes]:
+    """The parent pipeline, by its path. Raises ConfigError."""
     from stackyard.edges.stacks import list_stacks
     from stackyard.flow.steps import read_stack
     from stackyard.parent import ParentStack, parent_values
@@ -132,11 +139,9 @@ def _parent_files(project: Project) -> dict[Path, bytes]:
     return {project.root / ".gitlab-ci.yml": text.encode()}
 
 
-def parent_is_fresh(project: Project) -> bool:
-    """Whether the committed ``.gitlab-ci.yml`` is what would be rendered now."""
-    return all(
-        path.is_file() and read_bytes(path) == data for path, data in _parent_files(project).items()
-    )
+def is_fresh(path: Path, data: bytes) -> bool:
+    """Whether a rendered file is what would be rendered now."""
+    return path.is_file() and read_bytes(path) == data
 
 
 def _write(project: Project, files: Mapping[Path, bytes]) -> None:

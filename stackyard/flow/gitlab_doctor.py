@@ -6,6 +6,7 @@ Only what GITLAB_TOKEN may read. Values of variables are neither asked for nor k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackyard.errors import StackyardError, StoreError
@@ -37,23 +38,35 @@ class Need(NamedTuple):
 
 
 class _Runner(NamedTuple):
+    """``protected``: it runs jobs of protected branches and tags only."""
+
     tags: frozenset[str]
     untagged: bool
+    protected: bool
 
     def takes(self, tags: frozenset[str]) -> bool:
+        if self.protected and "public" in tags:
+            return False
         return tags <= self.tags if tags else self.untagged
 
 
 def gitlab_findings(
     project: Project, needs: Sequence[Need], tags: Iterable[frozenset[str]]
 ) -> Iterator[Finding]:
-    """``tags`` are sets of runner tags that some job asks for; nothing without project or token."""
+    """``tags`` are sets of runner tags that some job asks for; nothing without a project."""
     from stackyard.edges.gitlab import GitLab, project_path
     from stackyard.settings import make_settings
 
     place = make_settings(project.settings).gitlab
     token = project.env.get("GITLAB_TOKEN", "")
-    if not place.project or not token:
+    if not place.project:
+        return
+    if not token:
+        yield _finding(
+            "project",
+            "was not looked at",
+            "set GITLAB_TOKEN to a token of a maintainer, with the scope read_api",
+        )
         return
     gitlab = GitLab(place.url, token)
     path = project_path(str(place.project))
@@ -66,6 +79,7 @@ def gitlab_findings(
     if any(one.code for one in about):
         return
     yield from _branch_findings(gitlab, path, str(found.get("default_branch") or ""))
+    yield from _tag_findings(gitlab, path, make_settings(project.settings).release.prefix)
     yield from _variable_findings(gitlab, path, needs)
     yield from _runner_findings(gitlab, path, sorted(set(tags), key=sorted))
 
@@ -98,7 +112,7 @@ def _listed(gitlab: GitLab, path: str, what: str, **query: str) -> tuple[list[An
         return [], _finding(
             what,
             f"cannot be seen: {error.message}",
-            "a token of a maintainer, with the scope api, may see it",
+            "a token of a maintainer, with the scope read_api, may see it",
         )
 
 
@@ -129,6 +143,18 @@ def _project_findings(found: Mapping[str, Any]) -> Iterator[Finding]:
             f"jobs end after {timeout // 60} minutes",
             "Settings, CI/CD, General pipelines: as long as your largest package takes, and more",
         )
+    if found.get("build_git_strategy") == "fetch":
+        yield _finding(
+            "Git strategy",
+            "is git fetch, so that jobs find what earlier ones left behind",
+            "Settings, CI/CD, General pipelines: git clone",
+        )
+    if found.get("ci_pipeline_variables_minimum_override_role") == "developer":
+        yield _finding(
+            "pipeline variables",
+            "every developer may set them, SPACK_PIPELINE_TYPE too",
+            f"{_WHERE}: Minimum role to use pipeline variables",
+        )
 
 
 def _branch_findings(gitlab: GitLab, path: str, default: str) -> Iterator[Finding]:
@@ -136,8 +162,17 @@ def _branch_findings(gitlab: GitLab, path: str, default: str) -> Iterator[Findin
     if problem:
         yield problem
         return
-    names = [str(branch.get("name")) for branch in branches if isinstance(branch, Mapping)]
-    if not names:
+    names = _names(branches)
+    # A pull request on GitHub is such a branch here, and nobody may sign what strangers wrote.
+    wide = [name for name in names if fnmatchcase("pr-1", name)]
+    if wide:
+        yield _finding(
+            "protected branches",
+            f"{wide[0]} holds for branches of pull requests too, such as pr-1: they would be signed",
+            "Settings, Repository, Protected branches: name those that release",
+            code=2,
+        )
+    elif not names:
         yield _finding(
             "protected branches",
             f"there is none: nothing is signed, and {default or 'all'} writes as a pull request",
@@ -145,6 +180,25 @@ def _branch_findings(gitlab: GitLab, path: str, default: str) -> Iterator[Findin
         )
     else:
         yield _finding("protected branches", ", ".join(sorted(names)), good=True)
+
+
+def _tag_findings(gitlab: GitLab, path: str, prefix: str) -> Iterator[Finding]:
+    tags, problem = _listed(gitlab, f"{path}/protected_tags", "protected tags")
+    if problem:
+        yield problem
+        return
+    if not any(fnmatchcase(f"{prefix}x", name) for name in _names(tags)):
+        yield _finding(
+            "protected tags",
+            f"none is {prefix}*: anybody who may push makes a release",
+            "Settings, Repository, Protected tags",
+        )
+    else:
+        yield _finding("protected tags", f"{prefix}*", good=True)
+
+
+def _names(listed: Iterable[Any]) -> list[str]:
+    return [str(one.get("name")) for one in listed if isinstance(one, Mapping)]
 
 
 def _variable_findings(gitlab: GitLab, path: str, needs: Sequence[Need]) -> Iterator[Finding]:
@@ -223,4 +277,8 @@ def _runner_findings(
 
 def _runner(answer: Any) -> _Runner:
     data = answer if isinstance(answer, Mapping) else {}
-    return _Runner(frozenset(map(str, data.get("tag_list") or ())), bool(data.get("run_untagged")))
+    return _Runner(
+        frozenset(map(str, data.get("tag_list") or ())),
+        bool(data.get("run_untagged")),
+        data.get("access_level") == "ref_protected",
+    )

@@ -34,7 +34,10 @@ class Goal(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to build. ``jobs`` 0: as Spack likes; ``rebuild``: also what is there already."""
+    """How to build. ``jobs`` 0: as Spack likes; ``rebuild``: also what is there already.
+
+    ``push`` and ``enter``: whether anything goes to the mirror, and whether into its index.
+    """
 
     tree: Path
     logs: Path
@@ -44,6 +47,9 @@ class Options(NamedTuple):
     fail_fast: bool
     unsigned: bool
     keys: str
+    push: bool = True
+    enter: bool = True
+    base_image: str = ""
 
 
 class Ground(NamedTuple):

@@ -13,9 +13,10 @@ from stackyard.edges.mirrors.comparing import stored_blobs, target_side
 from stackyard.edges.mirrors.contents import read_metadata
 from stackyard.edges.mirrors.copying import SAMPLE
 from stackyard.edges.mirrors.entering import enter_index
-from stackyard.edges.mirrors.layouts import find_binaries
+from stackyard.edges.mirrors.layouts import find_binaries, read_binary
 from stackyard.edges.mirrors.padding import sample_roots
 from stackyard.edges.parallel import parallel_map
+from stackyard.edges.process import relay
 from stackyard.edges.spack import (
     Relay,
     Spack,
@@ -27,7 +28,7 @@ from stackyard.edges.spack import (
 )
 from stackyard.edges.stores.folder import FileStore
 from stackyard.edges.stores.store import WritableStore, writable
-from stackyard.errors import ConfigError, ToolError
+from stackyard.errors import ConfigError, ConflictError, ToolError
 from stackyard.fetch import Missing, missing_text, wanted_specs
 from stackyard.flow.places import named_mirror
 from stackyard.flow.push import Options, refuse_padding
@@ -37,14 +38,18 @@ from stackyard.stack import Connection, concrete_manifest
 
 if TYPE_CHECKING:
     from stackyard.binary import Binary, Metadata
+    from stackyard.edges.mirrors.images import Sign
     from stackyard.edges.stores.access import Place
     from stackyard.flow.steps import Work
+    from stackyard.flow.trust import Keys
     from stackyard.lock import Spec
     from stackyard.padding import Root
 
 __all__ = ["PushJob", "Stock", "explained", "let_spack_push", "logged_in", "push_installed"]
 
 _WORKERS = 32
+_DRESSERS = 8
+_LOOKS = 3
 _KEY = "SPACK_SIGNING_KEY"
 _BOTO3 = (
     "install boto3 into the Python that runs Spack (SPACK_PYTHON); or push to a folder, and from "
@@ -84,7 +89,7 @@ def push_installed(work: Work, to: str, place: Place, spack: str, options: Optio
         closing(place.open()) as store,
         opened_environment(work.folder, manifest, work.lock_path) as environment,
     ):
-        job = PushJob(work, writable(store), options)
+        job = PushJob(work, place, writable(store), options)
         stock = job.take_stock(installed(program, environment))
         there = job.look(stock.specs)
         todo = tuple(one for one in stock.specs if options.force or one.hash not in there)
@@ -128,7 +133,7 @@ def let_spack_push(  # noqa: PLR0913, PLR0917 - the middle of the story above
                 hashes,
                 arguments,
                 whole=job.is_registry,
-                relayed=relayed,
+                relayed=relayed or job.relayed,
             )
     except ToolError as error:
         return explained(error)
@@ -144,8 +149,11 @@ def explained(error: ToolError) -> ToolError:
 class PushJob:
     """A push under way, as far as the mirror is concerned."""
 
-    def __init__(self, work: Work, target: WritableStore, options: Options) -> None:
+    def __init__(self, work: Work, place: Place, target: WritableStore, options: Options) -> None:
         self.target = target
+        self._place = place
+        self._packed: frozenset[tuple[str, str]] = frozenset()
+        self._warned: set[str] = set()
         self._side = target_side(target, force=options.force)
         self._work = work
         self._options = options
@@ -158,9 +166,35 @@ class PushJob:
     def force(self) -> bool:
         return self._options.force
 
+    @property
+    def base_image(self) -> str:
+        """What each image begins with; empty for a mirror that has no images."""
+        return self._options.base_image if self.is_registry else ""
+
     def unsigned(self, place: Place) -> bool:
         """Whether Spack is not to sign: told so, or as the mirror's entry says."""
         return self._options.unsigned or place.signed is False or self.is_registry
+
+    def hear(self, lines: Sequence[str]) -> None:
+        """What Spack said while it pushed: the checksums of what it sent to a registry."""
+        if self.is_registry:
+            from stackyard.oci_notes import pushed_tarballs
+
+            self._packed |= pushed_tarballs(lines)
+
+    def relayed(
+        self, argv: Sequence[str], variables: Mapping[str, str]
+    ) -> tuple[int, Sequence[str]]:
+        """Run Spack, pass on what it says, and hear all of it."""
+        said: list[str] = []
+
+        def tell(line: str) -> None:
+            said.append(line)
+            console.note(line)
+
+        code, last = relay(argv, tell=tell, env=variables)
+        self.hear(said)
+        return code, last
 
     def take_stock(self, prefixes: Mapping[str, str]) -> Stock:
         """What is to be had of the lock. Raises ToolError for nothing; tells what is missing."""
@@ -221,22 +255,84 @@ class PushJob:
     def enter(self, todo: Sequence[Spec], there: Mapping[str, Binary]) -> Mapping[str, Binary]:
         """Check what has arrived, and enter it into the index; gives it by DAG hash."""
         arrived = self.look(todo)
-
-        def read(binary: Binary) -> Metadata:
-            metadata = read_metadata(self.target, binary)
-            check_place(metadata, binary, f"{self.target.url}/{binary.key}")
-            return metadata
-
-        metadata = parallel_map(read, arrived.values(), workers=_WORKERS)
+        metadata = parallel_map(self._metadata, arrived.values(), workers=_WORKERS)
+        if self.is_registry and (arrived or there):
+            arrived = self._dressed(arrived, metadata, there)
         if self._options.enter and (arrived or there):
             here = there.keys() - arrived.keys()
             enter_index(self.target, arrived.keys(), metadata, here, there)
-        if any(binary.signed for binary in (*arrived.values(), *there.values())):
+        if not self.is_registry and any(
+            binary.signed for binary in (*arrived.values(), *there.values())
+        ):
             # Spack writes the key that it signed with, and not the list in which readers look.
             from stackyard.edges.mirrors.indexing import write_key_index
 
             write_key_index(self.target)
         return arrived
+
+    def _dressed(
+        self,
+        arrived: Mapping[str, Binary],
+        metadata: Sequence[Metadata],
+        there: Mapping[str, Binary],
+    ) -> Mapping[str, Binary]:
+        """Annotations and signatures for the images that Spack has just made.
+
+        Only where the tarball in the registry is the one that Spack says to have packed here:
+        whatever somebody else put there meanwhile, Spack passed over, and we do not vouch for it.
+        """
+        from stackyard.flow.signing import image_signer
+
+        ours = [
+            (binary, data)
+            for binary, data in zip(arrived.values(), metadata, strict=True)
+            if self._is_packed(binary) and not binary.signed
+        ]
+        env, unsigned = self._work.project.env, self._options.unsigned
+        with image_signer(env, self._place, self._keys, unsigned=unsigned, warn=self._warn) as sign:
+            made = parallel_map(lambda one: self._dress(*one, sign), ours, workers=_DRESSERS)
+        found = {**arrived, **{binary.hash: binary for binary in made}}
+        bare = [one for one in (*found.values(), *there.values()) if not one.signed]
+        if sign and bare:
+            self._warn(
+                f"{len(bare)} images, such as {bare[0].key}, were not made by this push, so they "
+                "are not signed: --force makes them anew"
+            )
+        return found
+
+    def _is_packed(self, binary: Binary) -> bool:
+        return (binary.hash[:7], binary.tarball.checksum) in self._packed
+
+    def _dress(self, binary: Binary, metadata: Metadata, sign: Sign | None) -> Binary:
+        """One image; another job may be pushing the same one, and then it is looked at again."""
+        from stackyard.edges.mirrors.images import dress_image
+
+        for _ in range(_LOOKS):
+            try:
+                return dress_image(self.target, binary, metadata, sign=sign)
+            except ConflictError:
+                binary = read_binary(self.target, "oci", binary.key, binary.hash)
+                if binary.signed or not self._is_packed(binary):
+                    return binary
+                metadata = self._metadata(binary)
+        return dress_image(self.target, binary, metadata, sign=sign)
+
+    def _metadata(self, binary: Binary) -> Metadata:
+        metadata = read_metadata(self.target, binary)
+        check_place(metadata, binary, f"{self.target.url}/{binary.key}")
+        return metadata
+
+    def _keys(self) -> Keys:
+        from stackyard.flow.trust import find_keys
+
+        work = self._work
+        return find_keys(work.project, work.stack.name, work.settings, self._options.keys)
+
+    def _warn(self, text: str) -> None:
+        """Each warning once, however many levels are pushed."""
+        if text not in self._warned:
+            self._warned.add(text)
+            console.warn(text)
 
 
 @contextmanager
@@ -257,7 +353,8 @@ def _pushing(
     ):
         variables = {**spack.variables, **extra, **keyring}
         force = ("--force",) if job.force else ()
-        yield spack._replace(variables=variables), (*arguments, *force), scope
+        base = ("--base-image", job.base_image) if job.base_image else ()
+        yield spack._replace(variables=variables), (*arguments, *force, *base), scope
 
 
 def logged_in(connection: Connection, place: Place, work: Work) -> Connection:

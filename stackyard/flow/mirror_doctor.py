@@ -168,7 +168,9 @@ def _layout_findings(visit: _Visit, layout: Layout) -> Iterator[Finding]:
         return
     signed = [binary.signed for binary in sample]
     yield signature_finding(signed, layout, wanted=visit.place.signed)
-    if layout != "oci":
+    if layout == "oci":
+        yield from _image_signers(visit, [one for one in sample if one.signed])
+    else:
         yield from _key_findings(visit, layout, [one for one in sample if one.signed])
     yield _padding(store, layout, sample)
 
@@ -216,6 +218,22 @@ def _key_findings(visit: _Visit, layout: Layout, signed: list[Binary]) -> Iterat
     if trusted and signed:
         finding, trouble = _tried("signers", lambda: _signers(visit, signed, trusted))
         yield finding or trouble
+
+
+def _image_signers(visit: _Visit, signed: list[Binary]) -> Iterator[Finding]:
+    """Who signed images. A registry has no public keys, so that only ours can tell."""
+    if not signed:
+        return
+    ours, trouble = _tried("trust", lambda: (_ours(visit),))
+    if ours is None:
+        yield trouble
+    elif ours[0]:
+        trusted = ours[0]
+        finding, trouble = _tried("signers", lambda: _signers(visit, signed, trusted))
+        yield finding or trouble
+    else:
+        hint = "put the public keys into stacks/NAME/keys/, or name them: --keys"
+        yield Finding("signers", "unknown", "there are no keys to check the signatures with", hint)
 
 
 def _keys(visit: _Visit) -> Keys:

@@ -21,7 +21,7 @@ from stackyard.flow.steps import (
 if TYPE_CHECKING:
     from stackyard.plan import Plan
 
-__all__ = ["graph", "plan", "stack_warnings"]
+__all__ = ["graph", "plan", "secret_warnings", "stack_warnings"]
 
 
 def plan(request: Request, *, as_json: bool = False, html: str = "") -> None:
@@ -77,6 +77,23 @@ def _copy_warnings(work: Work) -> tuple[str, ...]:
         return ()
     text = "a copy-only pipeline copies to the fetch URL (mend it with fix: [copy-destination])"
     return (f"mirrors.buildcache-destination: {text}",)
+
+
+def secret_warnings(work: Work) -> tuple[str, ...]:
+    """For those who set a project up: it concerns every stack whose jobs have secrets.
+
+    Only a folder that nobody signs for is written without any.
+    """
+    target = work.stack.mirrors.get("buildcache-destination")
+    if "failed-environment" in work.fix or target is None:
+        return ()
+    if "://" not in target.push_url.removeprefix("file://") and not target.signed:
+        return ()
+    text = (
+        "if a package fails, Spack puts all variables of its job into the artifacts, secrets too "
+        "(mend it with fix: [failed-environment])"
+    )
+    return (f"{work.stack.where}: ci: {text}",)
 
 
 def graph(request: Request, *, output: str) -> None:

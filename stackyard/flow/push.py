@@ -31,32 +31,42 @@ from stackyard.edges.mirrors.entering import enter_index
 from stackyard.edges.mirrors.keys import publish_keys
 from stackyard.edges.mirrors.padding import sample_roots
 from stackyard.edges.mirrors.transfer import Progress
+from stackyard.edges.parallel import parallel_map
+from stackyard.edges.settings import Environment
 from stackyard.edges.stores.store import WritableStore, writable
 from stackyard.errors import ConfigError, CorruptError, NotFoundError, StoreError
 from stackyard.fetch import Missing, missing_text, size_text, spec_name, wanted_specs
 from stackyard.flow.places import find_project, named_place, read_lock
+from stackyard.flow.signing import image_signer
 from stackyard.flow.steps import Project, Request, load_work, open_project
 from stackyard.promote import CopyPlan, blobs_of, make_plan, padding_problem
 from stackyard.settings import Settings, make_settings
 
 if TYPE_CHECKING:
     from stackyard.binary import Binary
+    from stackyard.edges.mirrors.images import Sign
     from stackyard.edges.mirrors.spool import Spool
     from stackyard.edges.stores.access import Place
-    from stackyard.flow.trust import Checked
+    from stackyard.flow.trust import Checked, Keys
     from stackyard.lock import Lock
     from stackyard.padding import Root
 
 __all__ = ["Options", "copy", "push", "refuse_padding"]
 
+_SIGNERS = 4
+
 
 class Options(NamedTuple):
-    """How to push; ``enter``: whether the mirror's index is brought up to date."""
+    """How to push; ``enter``: whether the mirror's index is brought up to date.
+
+    ``base_image`` is what the images of a registry begin with.
+    """
 
     keys: str
     unsigned: bool
     force: bool
     enter: bool
+    base_image: str = ""
 
 
 class Asked(NamedTuple):
@@ -158,13 +168,23 @@ def _copy(asked: Asked, source: tuple[str, str], to: str, options: Options) -> N
         target = writable(other)
         if same_place(store, target):
             raise ConfigError("the mirror would be copied into itself", where="--to")
-        run = _Run(asked, place, release, source_side(store), target, options)
-        plan = run.plan()
-        with closing(open_spool(target)) as spool:
-            sent = run.send(plan, spool) if plan.items else Sent()
-            if options.enter:
-                run.enter(plan, sent.cargo)
+        env = Environment.snapshot()
+        with image_signer(
+            env, release, lambda: _keys(asked, options), unsigned=options.unsigned
+        ) as sign:
+            run = _Run(asked, place, release, source_side(store), target, options, sign)
+            plan = run.plan()
+            with closing(open_spool(target)) as spool:
+                sent = run.send(plan, spool) if plan.items else Sent()
+                if options.enter:
+                    run.enter(plan, sent.cargo)
     _tell(plan, sent, time.monotonic() - begun)
+
+
+def _keys(asked: Asked, options: Options) -> Keys:
+    from stackyard.flow.trust import find_keys
+
+    return find_keys(asked.project, asked.stack, asked.settings, options.keys)
 
 
 def _tell(plan: CopyPlan, sent: Sent, seconds: float) -> None:
@@ -192,6 +212,7 @@ class _Run:
         source: Side,
         target: WritableStore,
         options: Options,
+        sign: Sign | None,
     ) -> None:
         self._asked = asked
         self._place = place
@@ -200,6 +221,7 @@ class _Run:
         self._target = target
         self._side = target_side(target, force=options.force)
         self._options = options
+        self._sign = sign
         self._survey = Survey((), {})
 
     def plan(self) -> CopyPlan:
@@ -222,6 +244,7 @@ class _Run:
             force=self._options.force,
             here=survey.here,
             missing=missing,
+            signing=self._sign is not None,
         )
         self._refuse_conflicts(plan)
         return plan
@@ -265,6 +288,7 @@ class _Run:
         cargo, problems = open_items(self._source, self._side.layout, plan.items, spool, _metadata)
         self._refuse(binaries, checked.problems, problems)
         self._refuse_padding(cargo)
+        cargo = self._signed(cargo)
         self._warn_unsigned(cargo)
         if self._side.layout == "oci" and self._source.layout == 3:
             return self._send_images(plan, cargo, spool)
@@ -296,22 +320,36 @@ class _Run:
                 spool=spool,
                 on_bytes=progress.add,
                 tick=progress.tick,
+                sign=self._sign,
             )
         finally:
             progress.close()
         return Sent(tuple(cargo), progress.size_bytes)
 
+    def _signed(self, cargo: tuple[Cargo, ...]) -> tuple[Cargo, ...]:
+        """Images that nobody signed, signed by us; what somebody signed goes as it is."""
+        if self._sign is None or self._source.layout != "oci":
+            return cargo
+        from stackyard.edges.mirrors.images import signed_image
+
+        sign = self._sign
+
+        def one_signed(one: Cargo) -> Cargo:
+            if one.binary.signed:
+                return one
+            return one._replace(binary=signed_image(one.binary, sign))
+
+        return tuple(parallel_map(one_signed, cargo, workers=_SIGNERS))
+
     def _trusted(self, binaries: Sequence[Binary]) -> Checked:
         """Check all signatures. Raises StoreError for a signed mirror without keys."""
-        from stackyard.flow.trust import check_signatures, find_keys
+        from stackyard.flow.trust import check_signatures
 
-        asked, options = self._asked, self._options
-        keys = find_keys(asked.project, asked.stack, asked.settings, options.keys)
         return check_signatures(
             binaries,
             self._place.shown,
-            keys,
-            unsigned=options.unsigned,
+            _keys(self._asked, self._options),
+            unsigned=self._options.unsigned,
             signed_mirror=self._place.signed,
         )
 
@@ -340,6 +378,8 @@ class _Run:
         refuse_padding(sample_roots_of(self._source.store, cargo), theirs, self._target.url)
 
     def _warn_unsigned(self, cargo: Sequence[Cargo]) -> None:
+        if self._side.layout == "oci":  # told before, if there is no key to sign with
+            return
         unsigned = sum(not one.binary.signed for one in cargo)
         if unsigned and self._to.signed:
             console.warn(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from stackyard.edges import console
 from stackyard.edges.files import read_bytes, write_files
 from stackyard.edges.settings import Environment
 from stackyard.errors import ConfigError, CorruptError, NotFoundError, StackyardError, ToolError
 from stackyard.flow.places import find_project
+from stackyard.pins import is_commit
 from stackyard.reproduce import (
     Details,
     Found,
@@ -28,6 +29,7 @@ from stackyard.reproduce import (
     spack_pin,
 )
 from stackyard.rerun import Container, container_words, engine_script, install_text, job_script
+from stackyard.url import split_url
 
 if TYPE_CHECKING:
     from stackyard.edges.gitlab import GitLab
@@ -111,6 +113,8 @@ def reproduce(  # noqa: PLR0913 - what the task takes
     temporary = folder.with_name(f".{folder.name[:200]}.{os.urandom(6).hex()}")
     try:
         temporary.mkdir(parents=True)
+        # The container sees the folder, and may write into this one and the project only.
+        (temporary / "cache").mkdir()
         container = _lay_out(temporary, folder, url, artifacts, commit, wishes, as_json=as_json)
         if folder.exists():
             folder.rmdir()
@@ -125,7 +129,7 @@ def reproduce(  # noqa: PLR0913 - what the task takes
 
 
 def _folder(to: str, url: str, artifacts: str) -> Path:
-    last = urlsplit(url).path.rstrip("/").rpartition("/jobs/")[2].partition("/")[0]
+    last = split_url(url).path.rstrip("/").rpartition("/jobs/")[2].partition("/")[0]
     name = to or f"reproduce-{last if url else Path(artifacts).stem}"
     folder = Path(name).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -204,7 +208,8 @@ def _download(url: str, settings: Settings, archive: Path) -> _Artifacts:
     _fetch(gitlab, f"{path}/artifacts", archive)
     commit = row.get("commit")
     found = commit.get("id") if isinstance(commit, dict) else None
-    return _Artifacts(url, found if isinstance(found, str) else "")
+    # The server may be anybody's, and this is a word of git commands.
+    return _Artifacts(url, found if isinstance(found, str) and is_commit(found) else "")
 
 
 def _token(server: str, settings: Settings) -> str:
@@ -306,7 +311,8 @@ def _warn_of_needs(laid: Path, read: _Read, wishes: Wishes) -> None:
             console.warn(f"the stack includes {path}, which is not there")
     needs = mirror_needs(read.manifest)
     env = Environment.snapshot()
-    flags = [f"--mount {path}" for path in needs.folders if path not in wishes.mounts]
+    # To be copied into a shell, and the names are somebody else's.
+    flags = [f"--mount {shlex.quote(path)}" for path in needs.folders if path not in wishes.mounts]
     flags += [f"--env {n}" for n in needs.variables if n in env and n not in wishes.variables]
     if flags:
         console.note(f"what the mirrors may want from this machine: {' '.join(flags)}")
@@ -398,8 +404,6 @@ def _engine(wishes: Wishes) -> Sequence[str]:
 
 
 def _tell(folder: Path, read: _Read, container: Container | None, *, as_json: bool) -> None:
-    import shlex
-
     job = read.job
     words = container_words(container) if container else ["sh", f"{folder}/reproduce.sh"]
     if as_json:

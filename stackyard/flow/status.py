@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from stackyard.edges import console
 from stackyard.edges.github import GitHub, api_url
@@ -29,11 +28,12 @@ from stackyard.status import (
     parse_repository,
     shorten,
 )
+from stackyard.url import split_url
 
 if TYPE_CHECKING:
     from stackyard.status import Counts
 
-__all__ = ["status"]
+__all__ = ["find_token", "find_where", "status"]
 
 _LARGEST_EVENT = 16 * 2**20
 _TRIES = 3
@@ -68,7 +68,7 @@ def status(  # noqa: PLR0913 - the arguments of the task
         return
     env, event = project.env, _event(project)
     settings = make_settings(project.settings).status
-    aim = _aim(project, settings, event, sha, repository)
+    aim = _aim(project, event, sha, repository)
     stack = _stack(project, stack)
     base = env.get("GITHUB_STATUS_CONTEXT", "") or settings.context
     # What anybody can read must not hold what a careless script put there.
@@ -133,16 +133,22 @@ def _stack(project: Project, name: str) -> str:
     return name
 
 
-def _aim(project: Project, settings: StatusPosts, event: Any, sha: str, repository: str) -> _Aim:
+def _aim(project: Project, event: Any, sha: str, repository: str) -> _Aim:
     env = project.env
-    api = env.get("GITHUB_API_URL", "") or api_url(settings.github_url)
     commit, where = sha or head_commit(env, event), "--sha" if sha else "the commit of this run"
     if not commit:
         from stackyard.edges.git import head
 
         commit = head(project.root)
-    name = _repository(project, settings, repository)
+    api, name = find_where(project, repository)
     return _Aim(api, name, check_commit(commit, where))
+
+
+def find_where(project: Project, repository: str = "") -> tuple[str, str]:
+    """The API's URL and ``owner/name`` of the repository that gets statuses. Raises ConfigError."""
+    settings = make_settings(project.settings).status
+    api = project.env.get("GITHUB_API_URL", "") or api_url(settings.github_url)
+    return api, _repository(project, settings, repository)
 
 
 #: In the order of precedence. A status belongs where the pull request is, not where it is from.
@@ -171,7 +177,7 @@ def _repository(project: Project, settings: StatusPosts, given: str) -> str:
             )
     from stackyard.edges.git import remotes
 
-    host = (urlsplit(settings.github_url).hostname or "").removeprefix("api.")
+    host = (split_url(settings.github_url).hostname or "").removeprefix("api.")
     for url in remotes(project.root):
         found = parse_repository(url)
         if found and found.host == host:
@@ -184,7 +190,7 @@ def _repository(project: Project, settings: StatusPosts, given: str) -> str:
 
 
 def _page(url: str) -> str:
-    if url and urlsplit(url).scheme not in ("http", "https"):
+    if url and split_url(url).scheme not in ("http", "https"):
         raise ConfigError("not an http(s) URL", where="--url")
     return url
 
@@ -194,7 +200,7 @@ def _page(url: str) -> str:
 
 def _post(project: Project, aim: _Aim, made: Status, *, forked: bool) -> str:
     env = project.env
-    token = env.get("GITHUB_TOKEN", "") or env.get("GH_TOKEN", "")
+    token = find_token(env)
     if not token and forked:
         return _FORK
     if not token:
@@ -213,6 +219,11 @@ def _post(project: Project, aim: _Aim, made: Status, *, forked: bool) -> str:
         raise
     finally:
         github.close()
+
+
+def find_token(env: Mapping[str, str]) -> str:
+    """The token for GitHub; empty without one."""
+    return env.get("GITHUB_TOKEN", "") or env.get("GH_TOKEN", "")
 
 
 def _insist(

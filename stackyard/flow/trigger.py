@@ -48,6 +48,8 @@ _OUTAGE_S = 900.0
 #: Right after a push another of GitLab's servers may not know the ref yet.
 _TRIES_FOR_REF = 4
 _DEPTH = 3
+#: Events of GitHub whose runs are the default branch's by name, and work on what anybody proposes.
+_FOREIGN = frozenset({"pull_request_target", "workflow_run", "issue_comment"})
 _SHOWN = 20
 
 Sleep = Callable[[float], None]
@@ -138,7 +140,13 @@ def _place(here: Project, project: str, url: str) -> _Place:
 
 
 def _ref(here: Project, ref: str) -> str:
-    github = here.env.get("GITHUB_REF", "")
+    github, event = here.env.get("GITHUB_REF", ""), here.env.get("GITHUB_EVENT_NAME", "")
+    if not ref and github and event in _FOREIGN:
+        raise ConfigError(
+            f"{event} runs for {github}, whatever commit it is about",
+            where="--ref",
+            hint="name the ref on GitLab, and none that is protected there: --ref pr-NUMBER",
+        )
     ref = ref or default_ref(github, "") or default_ref("", _branch(here.root))
     if not ref:
         raise ConfigError(

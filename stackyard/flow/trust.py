@@ -44,7 +44,8 @@ class Keys(NamedTuple):
 class Checked(NamedTuple):
     """What signatures say, by DAG hash: why a binary is refused, or who signed it.
 
-    ``keys`` are the public keys of the signers, armored, by fingerprint.
+    ``keys`` are the public keys of those who signed other things than images, armored, by
+    fingerprint.
     """
 
     problems: Mapping[str, str]
@@ -92,15 +93,20 @@ def check_signatures(
     """Check the signatures of binaries' manifests, and that one is where one has to be.
 
     Nothing is checked if ``unsigned``, or if the mirror's entry says ``signed: false``
-    (``signed_mirror``; None without an entry). A binary must be signed if the entry does not say
-    so, which is Spack's default, or if there are keys to check with.
+    (``signed_mirror``; None without an entry), but for signatures in a registry: there Spack wants
+    that word, so what is signed is checked all the same if there are keys. A binary must be signed
+    if the entry does not say so, which is Spack's default, or if there are keys to check with.
 
     Raises StoreError (6) if something is signed and nobody gave a key, ConfigError for keys that
     are none, ToolError without GnuPG 2.
     """
-    if unsigned or signed_mirror is False:
+    if unsigned:
         return Checked({}, {})
     binaries = tuple(binaries)
+    if signed_mirror is False:
+        binaries = tuple(one for one in binaries if one.layout == "oci" and one.signed)
+        if not binaries or not keys.keys:
+            return Checked({}, {})
     signed = [binary for binary in binaries if binary.signed]
     problems: dict[str, str] = {}
     if signed_mirror or keys.keys:
@@ -119,7 +125,10 @@ def check_signatures(
 
 def _unsigned_problem(binary: Binary) -> str:
     if binary.layout == "oci":
-        return "a registry's binaries carry no signature (--unsigned, or signed: false, takes them)"
+        return (
+            "its image is not signed (push it again with SPACK_SIGNING_KEY set; --unsigned, or "
+            "signed: false in the mirror's entry, takes it as it is)"
+        )
     return "it is not signed"
 
 
@@ -129,14 +138,30 @@ def _verify(signed: Sequence[Binary], keys: Keys, problems: dict[str, str]) -> C
     signers: dict[str, str] = {}
     with open_keyring(keys.keys, keys.allowed) as keyring:
         _need_allowed(keyring, keys)
-        verdicts = keyring.verify([(binary.key, binary.manifest) for binary in signed])
+        verdicts = keyring.verify([(binary.key, _message(binary)) for binary in signed])
         for binary, verdict in zip(signed, verdicts, strict=True):
-            if verdict.problem:
-                problems[binary.hash] = verdict.problem
+            problem = verdict.problem
+            if binary.layout == "oci" and verdict.text is not None:
+                from stackyard.oci_notes import statement_problem
+
+                problem = statement_problem(verdict.text, binary)
+            if problem:
+                problems[binary.hash] = problem
             else:
                 signers[binary.hash] = verdict.signer
-        public = {name: keyring.export(name) for name in sorted(set(signers.values()))}
+        # Spack has no use for the keys of a registry.
+        used = {signers[one.hash] for one in signed if one.hash in signers and one.layout != "oci"}
+        public = {name: keyring.export(name) for name in sorted(used)}
     return Checked(problems, {k: v for k, v in signers.items() if k not in problems}, public)
+
+
+def _message(binary: Binary) -> bytes:
+    """The clearsigned text: a manifest, or what the manifest of an image carries."""
+    if binary.layout != "oci":
+        return binary.manifest
+    from stackyard.oci_notes import signature_in  # a run on another mirror has no use for it
+
+    return signature_in(binary.manifest) or b""
 
 
 def _need_allowed(keyring: Keyring, keys: Keys) -> None:

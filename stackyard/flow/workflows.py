@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from stackyard.flow.context import own_requirement
 from stackyard.flow.steps import Project, project_templates
@@ -18,12 +19,23 @@ def workflow_files(project: Project) -> dict[Path, bytes]:
     if not settings.github.workflows:
         return {}
     from stackyard.render import render
-    from stackyard.workflows import TEMPLATES, target, workflow_values
+    from stackyard.workflows import CACHE, TEMPLATES, target, workflow_values
 
     requirement = settings.generate.requirement or own_requirement(project)
-    values = workflow_values(settings, requirement=requirement)
     load = project_templates(project)
+
+    def values(name: str) -> dict[str, Any]:
+        if name in CACHE:
+            from stackyard.flow.cache_workflows import cache_workflow_values
+
+            return cache_workflow_values(project, settings, name, requirement)
+        if name == "image":
+            from stackyard.flow.image_stacks import image_workflow_values
+
+            return image_workflow_values(project, settings, requirement)
+        return workflow_values(settings, requirement=requirement)
+
     return {
-        project.root / target(name): render(TEMPLATES[name], load, values).encode()
+        project.root / target(name): render(TEMPLATES[name], load, values(name)).encode()
         for name in dict.fromkeys(settings.github.workflows)
     }

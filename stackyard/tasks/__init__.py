@@ -11,7 +11,7 @@ from typing import Any
 from invoke.collection import Collection
 from invoke.tasks import Task
 
-from stackyard.tasks import image, keys, mirror, own, pipeline, services, spack
+from stackyard.tasks import image, keys, mirror, own, pipeline, release, services, spack
 
 __all__ = ["namespace"]
 
@@ -32,7 +32,8 @@ def _collect() -> Collection:
         "spack": _tasks(spack),
     }
     short = [below["mirror"].pop(name) for name in _SHORT]
-    for task in (*(_tasks(pipeline) | _tasks(services) | _tasks(own)).values(), *short):
+    top = _tasks(pipeline) | _tasks(release) | _tasks(services) | _tasks(own)
+    for task in (*top.values(), *short):
         root.add_task(task)
     for name, tasks in below.items():
         collection = Collection(name)

@@ -1,4 +1,4 @@
-"""Tasks that read a stack: generate, plan, graph, lock, build, doctor."""
+"""Tasks that begin a project or read a stack: init, generate, plan, lock, build, doctor and more."""
 
 from __future__ import annotations
 
@@ -166,6 +166,9 @@ def lock_(  # noqa: PLR0913
         "concurrent_packages": "packages to build at once, as Spack's own -p (default 1)",
         "only": "build only what this spec string holds for, and what it needs (repeatable)",
         "no_prune": "build everything anew, whatever mirror and tree have, and replace it there",
+        "no_push": "push nothing: the mirror is only read",
+        "no_index": "leave the mirror's index as it is",
+        "base_image": "image that those of a registry begin with, such as docker.io/library/ubuntu:24.04",
         "unsigned": "do not check signatures, and do not sign",
         "keys": "file or folder with the public keys to trust (default: the stack's keys/, then "
         "settings)",
@@ -192,6 +195,9 @@ def build(  # noqa: PLR0913
     keep_config: bool = False,
     keep_going: bool = False,
     fail_fast: bool = False,
+    no_push: bool = False,
+    no_index: bool = False,
+    base_image: str = "",
     lock: str = "",
     json: bool = False,
 ) -> None:
@@ -213,7 +219,54 @@ def build(  # noqa: PLR0913
         keep_going=keep_going,
         fail_fast=fail_fast,
         as_json=json,
+        push=not no_push,
+        index=not no_index,
+        base_image=base_image,
     )
+
+
+@told(
+    iterable=["only", "stack", "system"],
+    help={
+        "count": "packages to draw at random from the locks (default: whole stacks)",
+        "seed": "repeats a draw: the same seed draws the same packages (default: a new one)",
+        "only": "the packages that this spec string holds for (repeatable; with --count: draw from "
+        "these; default: github.draw.packages)",
+        "only_variable": "as --only, from this variable of the environment; several with ; between",
+        "stack": "this stack only (repeatable; default: those of each system)",
+        "system": "this system of github.systems only (repeatable)",
+    },
+)
+def draw(  # noqa: PLR0913
+    _: Context,
+    count: str = "",
+    seed: str = "",
+    only: list[str] | None = None,
+    only_variable: str = "",
+    stack: list[str] | None = None,
+    system: list[str] | None = None,
+) -> None:
+    """Print the matrix of a GitHub workflow: stacks on systems, or packages drawn at random."""
+    flow("draw").draw_matrix(
+        count=count,
+        seed=seed,
+        only=tuple(only or ()),
+        only_variable=only_variable,
+        stacks=tuple(stack or ()),
+        systems=tuple(system or ()),
+    )
+
+
+@told(
+    help={
+        "from_": "begin with this spack.yaml: a file, a folder, or a URL (default: a small stack)",
+        "name": "name of the stack (default: that of the folder it comes from)",
+        "mirror": "where binaries go (default: the registry of the git remote, else a folder here)",
+    }
+)
+def init(_: Context, from_: str = "", name: str = "", mirror: str = "") -> None:
+    """Begin a project in the current folder: a stack, settings, files for CI, a README."""
+    flow("init").init(source=from_, name=name, mirror=mirror)
 
 
 @told(
@@ -226,3 +279,39 @@ def build(  # noqa: PLR0913
 def doctor(_: Context, stack: str = "", offline: bool = False, json: bool = False) -> None:
     """Tell what is missing: settings, stacks, locks, variables, mirrors."""
     flow("examination").doctor(stack=stack, offline=offline, as_json=json)
+
+
+@told(
+    help={
+        "url": "the mirror to show: a URL, a folder, or the name of a mirror in a stack",
+        "to": "folder for the site; what it holds of an older one is brought up to date",
+        "packages": "checkout of the package repository, for what recipes say of their packages",
+        "public": "the mirror's URL as its users name it (default: that of --url)",
+        "base": "address that the site will have, for links in /manifest/ (default: relative ones)",
+        "title": "name of the site (default: from the mirror's URL)",
+        "full": "read every binary anew, whatever the site knows",
+        "json": "print the result as JSON",
+    }
+)
+def site(  # noqa: PLR0913
+    _: Context,
+    url: str = "",
+    to: str = "",
+    packages: str = "",
+    public: str = "",
+    base: str = "",
+    title: str = "",
+    full: bool = False,
+    json: bool = False,
+) -> None:
+    """Write the catalogue of a mirror into a folder: pages for people, JSON for programs."""
+    flow("catalogue").site(
+        url=url,
+        to=to,
+        packages=packages,
+        public=public,
+        base=base,
+        title=title,
+        full=full,
+        as_json=json,
+    )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
-from fake_service import Handler, RefusedError, Service
+from fake_cdash import FakeCDash, fake_cdash
 from real_pipeline import KEPT, Pipelines, Run
 from real_spack import PYTHON, RealSpack, needs_spack
 from services import S3Server
-from serving import serving
 from signing import needs_gpg
 from tests_data import DATA
 
@@ -46,34 +43,9 @@ SECRETS = {
 TOKEN = SECRETS["SPACK_CDASH_AUTH_TOKEN"]
 
 
-class CDash(Handler):
-    """What CDash documents of its submissions: a group is made, then reports are put into it."""
-
-    def route(self) -> None:
-        asked = self.asked
-        if asked.headers.get("Authorization") != f"Bearer {TOKEN}":
-            raise RefusedError(401, {}, "no token")
-        if (asked.method, asked.path) == ("POST", "/api/v1/buildgroup.php"):
-            wanted = {"newbuildgroup": GROUP, "project": "Tiny Stacks", "type": "Daily"}
-            if json.loads(asked.body) != wanted:
-                raise RefusedError(422, {}, "not a build group")
-            self.json(200, {"id": 5})
-        elif (asked.method, asked.path) == ("PUT", "/submit.php"):
-            given = asked.parameters
-            if set(given) != {"project", "build", "site", "stamp", "MD5"}:
-                raise RefusedError(400, {}, "not these parameters")
-            if hashlib.md5(asked.body, usedforsecurity=False).hexdigest() != given["MD5"]:
-                raise RefusedError(400, {}, "another checksum")
-            ET.fromstring(asked.body)  # noqa: S314 - what Spack wrote just now
-            self.answer(200, b"<cdash><status>OK</status><buildId>9</buildId></cdash>", {})
-        else:
-            raise RefusedError(404, {}, "no such page")
-
-
 @pytest.fixture
-def cdash() -> Iterator[Service]:
-    service = Service(CDash)
-    with serving(service):
+def cdash() -> Iterator[FakeCDash]:
+    with fake_cdash(TOKEN, GROUP) as service:
         yield service
     assert service.breaches == []
 
@@ -217,7 +189,7 @@ def test_all_that_settings_ask_for(pipelines: Pipelines, ceph: S3Server, tmp_pat
     pipelines.stackyard("mirror.index", "--url", url, "--check")
 
 
-def test_pull_request(pipelines: Pipelines, cdash: Service, tmp_path: Path) -> None:
+def test_pull_request(pipelines: Pipelines, cdash: FakeCDash, tmp_path: Path) -> None:
     """It reads what was released, writes to its own mirror unsigned, and that goes in the end.
 
     What becomes of its packages is on CDash.

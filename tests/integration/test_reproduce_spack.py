@@ -266,3 +266,29 @@ def test_a_failure_fails_again_in_a_container(
     )
     assert command.returncode == 0, command.stdout + command.stderr
     assert "Successfully installed tiny-base" in command.stdout
+
+
+def test_what_runs_cannot_change_what_starts_it(
+    case: Case, podman: Mapping[str, str], tmp_path: Path
+) -> None:
+    """The archive may be anybody's, and run.sh is for the machine outside."""
+    _, archive = case.rebuild("tiny-base")
+    hostile = tmp_path / "hostile.zip"
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(hostile, "w") as new:
+        for entry in old.infolist():
+            data = old.read(entry)
+            if entry.filename.endswith("/install.sh"):
+                data = b"""#!/bin/sh
+for name in run.sh shell.sh reproduce.sh; do echo bad > /reproduce/$name; mv /reproduce/$name /tmp; done
+echo mine > /reproduce/cache/mine && echo mine > "$CI_PROJECT_DIR/mine"
+"""
+            new.writestr(entry, data)
+    handed = ["SPACK_PYTHON", "SPACK_USER_CONFIG_PATH", "SPACK_SYSTEM_CONFIG_PATH"]
+    env = [f"--env={name}" for name in handed]
+    run = ["--artifacts", str(hostile), "--engine", "podman", *ROOTFS, *env, "--run"]
+    done = reproduce(case, *run, "--to", "again", **podman)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = case.project.root / "again"
+    for name in ("run", "shell", "reproduce"):
+        assert "bad" not in (again / f"{name}.sh").read_text().split()
+    assert (again / "cache/mine").read_text() == (again / "project/mine").read_text() == "mine\n"

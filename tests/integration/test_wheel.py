@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,8 +51,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("docker", "stackyard", "templates"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE-APACHE", "LICENSE-MIT"):
+    for name in (".dockerignore", "pyproject.toml", "hatch_build.py", "README.md"):
         shutil.copy(ROOT / name, source)
+    for path in ROOT.glob("LICENSE-*"):
+        shutil.copy(path, source)
     pip(sys.executable, "wheel", source, "--no-deps", "--wheel-dir", folder, cwd=folder)
     (made,) = folder.glob("*.whl")
     return made
@@ -138,3 +141,22 @@ def test_bad_settings(program: Path, elsewhere: Project) -> None:
     done = run([program, "plan"], elsewhere.root)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: invoke.yaml:2:1: not YAML")
+
+
+def test_a_new_project(program: Path, wheel: Path, tmp_path: Path) -> None:
+    """``init`` in an empty folder; then what its README says, in a fresh virtual environment."""
+    project = tmp_path / "new"
+    project.mkdir()
+    done = run([program, "init"], project)
+    assert done.returncode == 0, done.stderr
+    readme = (project / "README.md").read_text()
+    commands = readme.partition("```sh\n")[2].partition("```")[0]
+    assert "pip install" in commands
+    script = f"export PIP_FIND_LINKS={shlex.quote(str(wheel.parent))}\nset -e\n{commands}"
+    done = run(["bash", "-c", script], project)
+    lost = ("No matching distribution", "Could not fetch", "No module named")
+    if done.returncode and any(text in done.stderr for text in lost):
+        pytest.skip(f"pip reaches no index: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    assert "23 specs: 21 build" in done.stdout
+    assert "unchanged .gitlab-ci.yml" in done.stderr

@@ -117,7 +117,13 @@ def _opened(source: Side, layout: Layout, item: Item, spool: Spool) -> Cargo:
     if binary.layout == "oci" and layout == 3:
         entry = layout_3_entry(binary, metadata, where)
         data = entry.spec_data
-        binary = binary._replace(layout=3, key=entry.key, manifest=entry.manifest, spec=entry.spec)
+        binary = binary._replace(
+            layout=3,
+            key=entry.key,
+            manifest=entry.manifest,
+            spec=entry.spec,
+            signed=False,  # what was signed is the image
+        )
     path = spool.path()
     write_part(path, data)
     return Cargo(item, binary, path)

@@ -244,6 +244,14 @@ class Destination:
                 signed = binary.key.endswith(".sig")
                 self.store.delete(binary.key[:-4] if signed else f"{binary.key}.sig")
 
+    def keep_only(self, keys: Iterable[str]) -> None:
+        """Remove all files but these: manifests first, which name the others."""
+        kept = frozenset(keys)
+        gone = [listed.key for listed in self._listed() if listed.key not in kept]
+        for key in sorted(gone, key=lambda key: (key.startswith("blobs/"), key)):
+            self.store.delete(key)
+        self.there = {key: listed for key, listed in self.there.items() if key in kept}
+
     def settle(self) -> None:
         """Remove what is left of broken transfers, and give all files their mode and time."""
         self.store.close()

@@ -87,7 +87,13 @@ class Fetching:
                 return _explained(error)
             entry = layout_3_entry(image, metadata, where)
             write_part(self._destination.part(entry.spec), entry.spec_data)
-        return image._replace(layout=3, key=entry.key, manifest=entry.manifest, spec=entry.spec)
+        return image._replace(
+            layout=3,
+            key=entry.key,
+            manifest=entry.manifest,
+            spec=entry.spec,
+            signed=False,  # what was signed is the image
+        )
 
     def _is_wrong(self, binary: Binary) -> bool:
         return any(blob.key in self._wrong for blob in binary.blobs)

@@ -1,4 +1,7 @@
-"""Binaries into a registry: each becomes an image, what it depends on before it."""
+"""Binaries into a registry: each becomes an image, what it depends on before it.
+
+Images that Spack made get their annotations, and a signature, afterwards.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,22 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
-from stackyard.binary import SPEC_BYTES, Metadata, parse_metadata
+from stackyard.binary import SPEC_BYTES, Binary, Metadata, parse_metadata
 from stackyard.edges.mirrors.copying import Cargo
 from stackyard.edges.mirrors.spool import Spool
-from stackyard.edges.mirrors.transfer import download
+from stackyard.edges.mirrors.transfer import download, read_blob
 from stackyard.edges.parallel import Tick, parallel_map
 from stackyard.edges.settings import Environment
 from stackyard.edges.stores.store import PIECE_BYTES, Store, WritableStore
 from stackyard.errors import ConflictError, CorruptError, NotFoundError, StoreError
+from stackyard.licence import HEAD_BYTES, licence_in, packed_recipe
 from stackyard.lock import Spec
 from stackyard.oci import (
     Layer,
-    describe,
     descriptor,
     digest_key,
     image_config,
@@ -29,14 +32,17 @@ from stackyard.oci import (
     last_layer,
     manifest_key,
     parse_image,
+    parse_oci_binary,
     runtime_order,
     spec_tag,
 )
+from stackyard.oci_notes import dressed, image_notes, signed_manifest, statement
 
-__all__ = ["find_layer", "push_binary", "push_images"]
+__all__ = ["Sign", "dress_image", "find_layer", "push_binary", "push_images", "signed_image"]
 
 _WORKERS = 8
-_SOURCE = "org.opencontainers.image.source"
+#: Gives a text clearsigned.
+Sign = Callable[[bytes], bytes]
 
 
 def push_images(  # noqa: PLR0913 - passed by name
@@ -47,6 +53,7 @@ def push_images(  # noqa: PLR0913 - passed by name
     spool: Spool,
     on_bytes: Callable[[int], None],
     tick: Tick,
+    sign: Sign | None = None,
 ) -> None:
     """Send each tarball and make its image, as soon as those of all its dependencies are there.
 
@@ -66,6 +73,7 @@ def push_images(  # noqa: PLR0913 - passed by name
                     path,
                     dependencies=layers,
                     overwrite=one.item.old is not None,
+                    sign=sign,
                 )
         except ConflictError as error:  # somebody else was faster
             there = find_layer(target, _metadata(one).spec(one.binary.key))
@@ -138,13 +146,14 @@ def push_binary(  # noqa: PLR0913 - passed by name
     dependencies: Mapping[str, Layer],
     overwrite: bool = False,
     timestamp: str = "",
+    sign: Sign | None = None,
 ) -> Layer:
     """Make an image of a tarball on this disk, whose bytes the caller has verified.
 
     ``dependencies`` are the layers that are known to be there, by DAG hash; for others the
     registry is asked, and one that it has not is left out of the image, as Spack does it: Spack
-    reads the last layer only. Blobs are sent first, the manifest last. Gives the package's layer,
-    for the images to come.
+    reads the last layer only. Blobs are sent first, the manifest last, signed by ``sign``. Gives
+    the package's layer, for the images to come.
 
     Raises ConflictError for a tag that is there (unless ``overwrite``), CorruptError for a tarball
     that is not gzip or metadata that is none, and what the store raises.
@@ -161,25 +170,78 @@ def push_binary(  # noqa: PLR0913 - passed by name
     store.upload(digest_key(own.checksum), tarball)
     found = (dependencies.get(one.hash) or find_layer(store, one) for one in order[:-1])
     layers = [*filter(None, found), own]
-    source = _source(Environment.snapshot())
+    with tarball.open("rb") as file:
+        notes = _notes(metadata, file.read(HEAD_BYTES), own.size_bytes, where)
     config = image_config(
         metadata,
         layers,
         timestamp=timestamp or datetime.now().astimezone().isoformat(),
-        labels={_SOURCE: source} if source else None,
+        labels=notes,
     )
     store.write(descriptor(config, "").blob.key, config)
-    notes = {
-        "org.opencontainers.image.description": describe(spec),
-        "org.opencontainers.image.version": spec.version,
-        **({_SOURCE: source} if source else {}),
-    }
     manifest = image_manifest(config, layers, notes)
+    if sign:
+        binary = parse_oci_binary(manifest, key, metadata.hash, where)
+        manifest = signed_image(binary, sign).manifest
     if overwrite:
         store.write(key, manifest)
     else:
         store.create(key, manifest)
     return own
+
+
+def signed_image(binary: Binary, sign: Sign) -> Binary:
+    """The same image with a signature in its manifest. Raises what ``sign`` does."""
+    assert binary.spec  # noqa: S101 - the configuration of an image
+    message = sign(statement(binary.hash, binary.tarball.checksum, binary.spec.checksum))
+    return binary._replace(manifest=signed_manifest(binary.manifest, message), signed=True)
+
+
+def dress_image(
+    store: WritableStore, binary: Binary, metadata: Metadata, *, sign: Sign | None = None
+) -> Binary:
+    """Give annotations, labels and perhaps a signature to an image that Spack made.
+
+    The caller knows that the tarball is the one that Spack sent, and that the metadata are the
+    binary's. Raises ConflictError if the image is another one in the meantime, CorruptError for a
+    base image of a strange kind, and what store and ``sign`` raise.
+    """
+    where = f"{store.url}/{binary.key}"
+    assert binary.spec  # noqa: S101 - the configuration of an image
+    head = store.read_range(binary.tarball.key, 0, HEAD_BYTES)
+    notes = _notes(metadata, head, binary.tarball.size_bytes or 0, where)
+    old = read_blob(store, binary.spec, max_bytes=SPEC_BYTES)
+    manifest, config = dressed(binary.manifest, old, notes, where)
+    made = parse_oci_binary(manifest, binary.key, binary.hash, where)
+    if sign:
+        made = signed_image(made, sign)
+    found = store.read_version(binary.key)
+    if found.data != binary.manifest:
+        raise ConflictError("somebody else pushed it at the same time", where=where)
+    store.write(descriptor(config, "").blob.key, config)
+    store.replace(binary.key, made.manifest, found.version)
+    return made
+
+
+def _notes(metadata: Metadata, head: bytes, size_bytes: int, where: str) -> Mapping[str, str]:
+    """Annotations and labels; ``head`` are the first bytes of the tarball."""
+    env = Environment.snapshot()
+    return image_notes(
+        metadata,
+        size_bytes=size_bytes,
+        source=_source(env),
+        licenses=licence_in(packed_recipe(head, metadata.spec(where).name)),
+        created=_created(env),
+        where=where,
+    )
+
+
+def _created(env: Mapping[str, str]) -> str:
+    """The time that reproducible builds agree on, where somebody has set it; never the clock's."""
+    text = env.get("SOURCE_DATE_EPOCH", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 11):
+        return ""
+    return datetime.fromtimestamp(int(text), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _source(env: Mapping[str, str]) -> str:

@@ -1,4 +1,8 @@
-"""User and password for a registry: from the mirror's entry, from Docker's files, from the CI job.
+"""User and password for a registry: the mirror's entry, our variables, Docker's files, the CI job.
+
+Our variables are ``STACKYARD_OCI_TOKEN``, or ``STACKYARD_OCI_TOKEN_FILE`` with the path of a file
+that holds it; ``STACKYARD_OCI_REGISTRY`` is the one registry that gets it (ghcr.io), and
+``STACKYARD_OCI_USER`` the user that goes with it.
 
 Docker's configuration is read as Docker does it: the helper for the registry, then the helper for
 all, then what stands in the file. Podman's file has the same format.
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +22,7 @@ from stackyard.edges.files import read_bytes
 from stackyard.edges.process import run
 from stackyard.edges.settings import conceal
 from stackyard.edges.stores.store import Access
-from stackyard.errors import StackyardError
+from stackyard.errors import ConfigError, StackyardError
 from stackyard.oci import Reference
 
 __all__ = ["NOBODY", "Login", "find_login"]
@@ -26,6 +31,11 @@ _LARGEST_FILE = 2**20
 _HELPER_S = 30.0
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _GITHUB = "ghcr.io"
+_TOKEN = "STACKYARD_OCI_TOKEN"  # noqa: S105 - the name of a variable
+_TOKEN_FILE = "STACKYARD_OCI_TOKEN_FILE"  # noqa: S105 - the name of a variable
+_NOBODY_IN_PARTICULAR = "x-access-token"  # ghcr.io wants a user, and does not mind which
+_LARGEST_TOKEN = 2**14
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 #: What Docker calls its own registry, in files and in front of helpers.
 _HUB_SERVER = "https://index.docker.io/v1/"
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -59,9 +69,10 @@ NOBODY = Login()
 def find_login(reference: Reference, access: Access, env: Mapping[str, str]) -> Login:
     """The first login that there is, in the order of this module's first line; an empty one else.
 
-    Its secrets are masked in all output from now on.
+    Its secrets are masked in all output from now on. Raises ConfigError for a file with a token
+    that is not there, that others may read, or that holds something else.
     """
-    login = _given(access)
+    login = _given(access) or _from_variables(reference, env)
     remarks: list[str] = []
     if not login:
         login = _from_files(reference, env, remarks) or _from_job(reference, env)
@@ -76,6 +87,42 @@ def _given(access: Access) -> Login:
     if access.token and access.id:
         return Login(user=access.id, password=access.token, source=source)
     return Login(token=access.token, source=source) if access.token else NOBODY
+
+
+def _from_variables(reference: Reference, env: Mapping[str, str]) -> Login:
+    """A token that is meant for this registry; another one never gets to see it."""
+    registry = env.get("STACKYARD_OCI_REGISTRY") or _GITHUB
+    if registry.removeprefix("https://").rstrip("/").lower() != reference.domain.lower():
+        return NOBODY
+    source, token = _TOKEN, env.get(_TOKEN, "").strip()
+    if not token and (path := env.get(_TOKEN_FILE, "")):
+        source, token = _TOKEN_FILE, _token_in(Path(path).expanduser())
+    if not token:
+        return NOBODY
+    conceal(token)
+    user = env.get("STACKYARD_OCI_USER") or _NOBODY_IN_PARTICULAR
+    return Login(user=user, password=token, source=source)
+
+
+def _token_in(path: Path) -> str:
+    where = f"${_TOKEN_FILE}: {path}"
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # a NUL in the path
+        reason = (getattr(error, "strerror", "") or str(error)).lower()
+        raise ConfigError(f"cannot read it: {reason}", where=where) from None
+    if mode & _OTHERS:
+        raise ConfigError(
+            f"others on this machine can read the token (mode {stat.S_IMODE(mode):04o})",
+            where=where,
+            hint=f"make it yours alone, and make a new token if it lay there for long: chmod 600 {path}",
+        )
+    text = read_bytes(path, limit_bytes=_LARGEST_TOKEN).decode("utf-8", "replace").strip()
+    if not text or not text.isprintable() or " " in text:
+        raise ConfigError(
+            "it holds no token", where=where, hint="the token alone in one line, and nothing else"
+        )
+    return text
 
 
 def _from_job(reference: Reference, env: Mapping[str, str]) -> Login:

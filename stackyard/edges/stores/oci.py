@@ -237,6 +237,10 @@ class OciStore:
         else:
             self._put_blob(key, path.stat().st_size, lambda: path.open("rb"))
 
+    def send(self, key: str, size: int, opened: Callable[[], IO[bytes]]) -> None:
+        """Write a blob of so many bytes, if it is not there; ``opened`` gives them, for each try."""
+        self._put_blob(key, size, opened)
+
     def read_version(self, key: str, *, max_bytes: int = MANIFEST_BYTES) -> Versioned:
         data = self.read(key, max_bytes=max_bytes)
         return Versioned(data, _digest(data))
@@ -269,7 +273,7 @@ class OciStore:
         """
         where = self._where(key)
         try:
-            digest = digest_in(key) or self._digest_of(key)
+            digest = digest_in(key) or self.digest_of(key)
         except NotFoundError:
             return
         if self._packages is None:
@@ -283,8 +287,8 @@ class OciStore:
             raise StoreError("the registry does not delete this", where=where, hint=_NO_DELETE)
         self._github(where).delete(digest)
 
-    def _digest_of(self, key: str) -> str:
-        """The digest behind a tag: registries that follow the first specification delete by it."""
+    def digest_of(self, key: str) -> str:
+        """The digest behind a tag, without its bytes where the registry tells. As ``read`` raises."""
         answer = self._ask("HEAD", self._place(key), key)
         given = answer.headers.get("Docker-Content-Digest", "")
         if answer.status == 200 and digest_in(manifest_key(given)):

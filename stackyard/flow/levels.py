@@ -1,4 +1,4 @@
-"""The building site of ``build``: level by level, and what has come of it at any time."""
+"""The builds of ``build``, level by level, and what has come of them at any time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stackyard.flow.ground import Ground
     from stackyard.lock import Spec
 
-__all__ = ["Site"]
+__all__ = ["Levels"]
 
 #: A package is built here, and what it needs never: that is there, or comes from the mirror.
 _BUILD = ("--use-buildcache", "package:never,dependencies:only", "--verbose")
@@ -51,7 +51,7 @@ _FIRST = {
 }
 
 
-class Site:
+class Levels:
     """One build under way; ``outcomes`` are by DAG hash."""
 
     def __init__(self, ground: Ground) -> None:
@@ -67,10 +67,12 @@ class Site:
         self._done = 0
         decisions = ground.plan.decisions
         self.outcomes = {key: Outcome(_FIRST[one.action]) for key, one in decisions.items()}
+        self._why_kept = _STOPPED if ground.options.push else ""
 
-    def run(self, target: WritableStore) -> StackyardError | None:
+    def run(self, target: WritableStore | None) -> StackyardError | None:
         """Do it all; gives what went wrong beside packages that failed, once building has begun.
 
+        Without a target nothing is pushed.
         Raises ConfigError, ToolError and StoreError for what is wrong before that.
         """
         mirrors = {
@@ -84,7 +86,7 @@ class Site:
         with self._ground.environment(mirrors, alone=False) as environment:
             try:
                 with stoppable():
-                    delivery = Delivery(self._ground, target, environment)
+                    delivery = Delivery(self._ground, target, environment) if target else None
                     self._prepare(delivery, environment)
                     self._begun = True
                     self._climb(delivery, environment)
@@ -99,12 +101,13 @@ class Site:
                 return error
         return self._trouble
 
-    def _prepare(self, delivery: Delivery, environment: Path) -> None:
+    def _prepare(self, delivery: Delivery | None, environment: Path) -> None:
         ground = self._ground
         ground.watch.say(
             f"{ground.spack.program} looks at its tree; its first run reads all recipes: minutes"
         )
-        delivery.prepare(ground.plan.builds)
+        if delivery:
+            delivery.prepare(ground.plan.builds)
         self._there.update(installed(ground.spack, environment))
         todo = [key for level in self._levels for key in level if self._is_todo(key)]
         before = self._total - len(todo)
@@ -127,21 +130,22 @@ class Site:
     def _is_todo(self, key: str) -> bool:
         return self._ground.options.rebuild or key not in self._there
 
-    def _climb(self, delivery: Delivery, environment: Path) -> None:
+    def _climb(self, delivery: Delivery | None, environment: Path) -> None:
         if self._failed and self._ground.options.fail_fast:
             return
         for number, level in enumerate(self._levels, 1):
             self._ground.watch.say(f"level {number} of {len(self._levels)}")
             todo = [key for key in level if self._is_open(key)]
             go_on = self._install(todo, environment, f"level {number} of {len(self._levels)}")
-            self._deliver(delivery)
+            if delivery:
+                self._deliver(delivery)
             if not go_on:
                 return
 
     def _is_open(self, key: str) -> bool:
         """Whether it is to be built now; tells what becomes of it if it is not."""
         if not self._is_todo(key):
-            self.outcomes[key] = Outcome(Result.KEPT, why=_STOPPED)
+            self.outcomes[key] = Outcome(Result.KEPT, why=self._why_kept)
             self._unpushed.append(key)
             self._tell(key, "is built already")
             return False
@@ -181,7 +185,7 @@ class Site:
         if event.code == 0:
             self._there.add(key)
             self._unpushed.append(key)
-            self.outcomes[key] = Outcome(Result.KEPT, seconds, why=_STOPPED, log=log)
+            self.outcomes[key] = Outcome(Result.KEPT, seconds, why=self._why_kept, log=log)
             self._tell(key, f"built, {seconds:.0f} s")
             return True
         said = telling_lines(event.lines)
@@ -233,7 +237,8 @@ class Site:
                 result = Result.PUSHED if old.seconds is None else Result.BUILT
                 self.outcomes[one.hash] = old._replace(result=result, size_bytes=size, why="")
             elif failure:
-                why = f"push failed: {failure.message.splitlines()[-1].strip()}"
+                said = failure.message.rpartition("push failed:")[2].strip()
+                why = f"push failed: {said.splitlines()[0]}"
                 self.outcomes[one.hash] = old._replace(why=why)
                 self._unpushed.append(one.hash)
             else:

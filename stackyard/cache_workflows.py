@@ -1,0 +1,172 @@
+"""Workflows for a cache of binaries that GitHub builds: what their templates are told.
+
+Templates get values that were checked here. What a person types or an event brings reaches a job's
+shell only as a variable, and what to build only as a DAG hash (see ``stackyard.draw``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stackyard.errors import ConfigError
+from stackyard.image_names import parse_image_name
+from stackyard.settings import GitHubFiles, Settings, System
+from stackyard.workflows import ACTIONS
+
+__all__ = ["PADDING", "Cache", "cache_values", "check_github", "shared_requirement"]
+
+#: Length of the install tree's path, filled up: binaries can be installed at any that is shorter.
+PADDING = 128
+
+_WHERE = "invoke.yaml: stackyard.github"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_RUNNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
+_TARGET = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FIELD = r"[0-9A-Za-z*/,-]+"
+_CRON = re.compile(rf"([0-9]+) {_FIELD} {_FIELD} {_FIELD} {_FIELD}")
+_GITHUB = "ghcr.io"
+#: Variables that a mirror's entry may name, and that GitHub fills itself.
+_OWN = {
+    "GITHUB_ACTOR": "github.actor",
+    "GITHUB_TOKEN": "github.token",
+    "GITHUB_USER": "github.actor",
+}
+
+
+class Cache(NamedTuple):
+    """The mirror: as the user names it, its URL, whether it is signed, and what opens it.
+
+    ``variables`` are names of what holds user and password; none for GitHub's own registry.
+    """
+
+    text: str
+    url: str
+    signed: bool
+    variables: tuple[str, ...] = ()
+
+    @property
+    def is_registry(self) -> bool:
+        return self.url.startswith(("oci://", "oci+http://"))
+
+    @property
+    def is_github(self) -> bool:
+        """Whether it is GitHub's registry, which takes a job's own token."""
+        return self.url.partition("://")[2].partition("/")[0].lower() == _GITHUB
+
+
+def check_github(github: GitHubFiles) -> None:
+    """Raise ConfigError for what would not do in a workflow, naming its dotted key."""
+    for key, text in (
+        ("nightly", github.nightly),
+        ("weekly", github.weekly),
+        ("draw.nightly", github.draw.nightly),
+    ):
+        _check_cron(text, f"{_WHERE}.{key}")
+    seen: set[str] = set()
+    for index, system in enumerate(github.systems):
+        _check_system(system, f"{_WHERE}.systems[{index}]")
+        if system.name in seen:
+            raise ConfigError(
+                f"two systems are named {system.name!r}", where=f"{_WHERE}.systems[{index}].name"
+            )
+        seen.add(system.name)
+
+
+def _check_cron(text: str, where: str) -> None:
+    if not text:
+        return
+    match = _CRON.fullmatch(text)
+    if not match or int(match[1]) > 59:
+        raise ConfigError(
+            f"{text[:40]!r} is no time that GitHub takes, beginning with one minute",
+            where=where,
+            hint="minute, hour, day, month, day of the week: '17 3 * * *'",
+        )
+    if int(match[1]) == 0:
+        raise ConfigError(
+            "at minute 0 everybody begins, and GitHub drops runs",
+            where=where,
+            hint="take another minute: '17 3 * * *'",
+        )
+
+
+def _check_system(system: System, where: str) -> None:
+    for key, pattern, text in (
+        ("name", _NAME, system.name),
+        ("runner", _RUNNER, system.runner),
+        ("target", _TARGET, system.target or "any"),
+    ):
+        if not pattern.fullmatch(text):
+            raise ConfigError(f"{text[:40]!r} will not do", where=f"{where}.{key}")
+    if system.base_image:
+        parse_image_name(system.base_image, f"{where}.base_image")
+
+
+def cache_values(
+    name: str,
+    settings: Settings,
+    cache: Cache,
+    *,
+    requirement: str,
+    systems: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """The context of the template of the workflow ``name``.
+
+    ``systems`` are entries of a matrix, for the workflow that finds none by itself. Raises
+    ConfigError for settings that will not do.
+    """
+    github = settings.github
+    check_github(github)
+    return {
+        "workflow": name,
+        "actions": ACTIONS,
+        "branches": list(github.branches),
+        "runner": github.runner,
+        "requirement": requirement,
+        "mirror": cache.text,
+        "mirror_url": cache.url,
+        "registry": cache.is_registry,
+        "unsigned": not cache.signed,
+        "packages": cache.is_github,
+        "variables": _variables(cache),
+        "pair": _pair(cache),
+        "nightly": github.draw.nightly if name == "draw" else github.nightly,
+        "weekly": github.weekly,
+        "count": str(github.draw.count),
+        "free_disk": github.free_disk,
+        "padding": PADDING,
+        "after": [_AFTER[one] for one in github.workflows if one in _AFTER],
+        "systems": systems,
+    }
+
+
+#: Names of the workflows that change what the catalogue shows.
+_AFTER = {"build": "Build", "draw": "Draw"}
+
+
+def _variables(cache: Cache) -> dict[str, str]:
+    """What a step that writes to the mirror is given, and where from: expressions of GitHub's."""
+    if cache.is_github and not cache.variables:
+        return {"GITHUB_TOKEN": "${{ github.token }}"}
+    names = [*cache.variables, *(["SPACK_SIGNING_KEY"] if cache.signed else [])]
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise ConfigError(
+                f"{name[:40]!r} cannot be the name of a variable", where=f"{_WHERE}.mirror"
+            )
+    return {name: f"${{{{ {_OWN.get(name, f'secrets.{name}')} }}}}" for name in names}
+
+
+def _pair(cache: Cache) -> tuple[str, ...]:
+    """Names of the variables with user and password, as a mirror's entry has them; or nothing."""
+    if cache.is_github and not cache.variables:
+        return ("GITHUB_ACTOR", "GITHUB_TOKEN")
+    return cache.variables if len(cache.variables) == 2 else ()
+
+
+def shared_requirement(requirement: str, version: str) -> str:
+    """What another repository installs: not the clone that this one is."""
+    return f"stackyard=={version}" if requirement == "." else requirement

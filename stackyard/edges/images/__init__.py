@@ -1,0 +1,1 @@
+"""Images: what they are made of, and where they go."""

@@ -1,0 +1,408 @@
+"""What the workflows for a cache do: every job is run, as GitHub runs it, against a real registry.
+
+Spack and its action are stand-ins here; the real Spack is in integration/.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from building_spack import KEYS, TINY, BuildingSpack, key, send_images
+from conftest import DATA, Project, Stackyard
+from github_runner import Job, Runner, nothing, value_of
+from test_cache_workflows import COMMIT, PACKAGES
+
+from stackyard.cache_workflows import PADDING
+from stackyard.edges.stores.store import open_store
+from stackyard.oci import MANIFESTS
+from stackyard.workflows import target
+
+SYSTEMS: list[dict[str, Any]] = [
+    {
+        "name": "noble",
+        "runner": "ubuntu-24.04",
+        "target": "x86_64_v3",
+        "base_image": "ubuntu:24.04",
+    },
+    {"name": "jammy", "runner": "ubuntu-22.04", "target": "x86_64_v3"},
+]
+ALL = sorted(KEYS.values())
+TOKEN = "ghs-recognisable"
+
+
+class Cache(Runner):
+    """A project with the tiny stack whose cache is in a registry on this machine."""
+
+    def __init__(self, folder: Path, project: Project, spack: BuildingSpack, url: str) -> None:
+        super().__init__(folder / "runs", project.root, {})
+        self.url, self.spack, self.site = url, spack, folder / "published"
+        self.actions["spack/setup-spack"] = self._set_up_spack
+        self.actions["actions/upload-pages-artifact"] = self._hand_over
+        self.actions["actions/deploy-pages"] = nothing
+
+    def _set_up_spack(self, job: Job, inputs: Mapping[str, str]) -> None:
+        """As the real one: Spack where it was asked for, and a token that is left behind."""
+        path = job.workspace / inputs["spack_path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(self.spack.folder)
+        (job.temp / "git-credentials-1234.config").write_text("recognisable")
+        (job.temp / "env").write_text("SPACK_DISABLE_LOCAL_CONFIG=1\n")
+
+    def _hand_over(self, job: Job, inputs: Mapping[str, str]) -> None:
+        (job.workspace / inputs["path"]).rename(self.site)
+
+    def do(self, name: str, event: str, **inputs: Any) -> None:
+        self.run(self.project / target(name), event, inputs)
+
+    def fill(self, names: Sequence[str]) -> None:
+        """Put these into the registry; its index does not know them."""
+        hashes = [one for one, name in KEYS.items() if name in names]
+        send_images(self.url, DATA / "mirrors" / "v3-unsigned", hashes)
+
+    def held(self) -> list[str]:
+        """Names of the binaries in the registry."""
+        store = open_store(self.url)
+        tags = [one.key.removeprefix(MANIFESTS) for one in store.list(MANIFESTS)]
+        store.close()
+        return sorted(KEYS[tag.removesuffix(".spack")[-32:]] for tag in tags if "tiny-" in tag)
+
+
+@pytest.fixture
+def spack(tmp_path: Path) -> BuildingSpack:
+    return BuildingSpack(tmp_path / "spack")
+
+
+@pytest.fixture
+def cache(  # noqa: PLR0917 - fixtures
+    project: Project,
+    spack: BuildingSpack,
+    registry: str,
+    stackyard: Stackyard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cache:
+    monkeypatch.setenv("GITHUB_ACTOR", "somebody")  # for what a test asks the mirror itself
+    monkeypatch.setenv("GITHUB_TOKEN", "something")
+    url = f"oci+http://{registry}/cache/{secrets.token_hex(4)}"
+    pair = {"id_variable": "GITHUB_ACTOR", "secret_variable": "GITHUB_TOKEN"}
+    mirror = {"url": url, "signed": False, "access_pair": pair}
+    project.stack(TINY.read_bytes(), name="tiny", mirrors={"ours": mirror})
+    settings: dict[str, Any] = {
+        "github": {
+            "workflows": ["build", "draw", "index", "prune", "share", "site"],
+            "mirror": "ours",
+            "systems": SYSTEMS,
+            "free_disk": True,
+            "draw": {"count": 3},
+        },
+        "spack": {"packages_ref": PACKAGES},
+        "prune": {"keep": ["tiny-base"]},
+        "generate": {"requirement": "stackyard==1.2"},
+    }
+    project.write("invoke.yaml", {"stackyard": settings})
+    stackyard("generate")
+    return Cache(tmp_path, project, spack, url)
+
+
+def good(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        assert not job.failed, job.said()
+
+
+def is_indexed(cache: Cache, stackyard: Stackyard) -> bool:
+    return stackyard("mirror.index", "--url", cache.url, "--check", code=None).code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b == 'x'", True),
+        ("a.b != 'x' && a.n", False),
+        ("!a.c", True),
+        ("a.c.d.e", None),
+        ("a.c == ''", True),
+        ("a.b == 'y' || (a.n == 4 && 'it''s')", "it's"),
+        ("inputs.count || '5'", "5"),
+        ("join('p', a.b)", "px"),
+        ("!cancelled() && needs.my-job.result != 'skipped'", True),
+    ],
+)
+def test_expressions(text: str, value: object) -> None:
+    """The runner itself reads what GitHub's expressions say."""
+    contexts = {
+        "a": {"b": "x", "n": 4},
+        "inputs": {},
+        "needs": {"my-job": {"result": "failure"}},
+        "join": lambda one, two: one + two,
+        "cancelled": lambda: False,
+    }
+    assert value_of(text, contexts) == value
+
+
+# -- build ------------------------------------------------------------------------------------
+
+
+def test_a_push(cache: Cache, stackyard: Stackyard) -> None:
+    cache.do("build", "push")
+    good(cache.jobs)
+    assert cache.results == {
+        "choose": "success",
+        "try": "skipped",
+        "build": "success",
+        "index": "success",
+    }
+    assert cache.held() == ALL
+    assert is_indexed(cache, stackyard)
+    noble, jammy = cache.named("build")
+    assert [(job.name, job.runs_on) for job in (noble, jammy)] == [
+        ("noble: tiny", "ubuntu-24.04"),
+        ("jammy: tiny", "ubuntu-22.04"),
+    ]
+    pushes = cache.spack.calls("push")
+    assert len(pushes) == 4  # one for each level
+    for call in pushes:
+        words = call["words"]
+        assert words[words.index("--base-image") + 1] == "ubuntu:24.04"
+    is_set_up(cache, noble)
+    saw_no_token(cache)
+    cache.do("build", "push")
+    good(cache.jobs)
+    for job in cache.named("build"):
+        assert "nothing to build: the mirror has it all" in job.step("Build").out
+
+
+def is_set_up(cache: Cache, job: Job) -> None:
+    """Spack at its pins, with target and padding, without the token of its checkouts."""
+    assert [name for name, _ in job.uses] == ["actions/checkout", "spack/setup-spack"]
+    assert job.uses[1][1] == {
+        "spack_repository": "spack/spack",
+        "spack_ref": json.loads(TINY.read_bytes())["spack"]["commit"],
+        "spack_path": ".stackyard/spack",
+        "packages_repository": "spack/spack-packages",
+        "packages_ref": PACKAGES,
+        "packages_path": ".stackyard/packages",
+        "buildcache": "false",
+        "color": "false",
+    }
+    assert not list(job.temp.glob("git-credentials-*"))
+    etc = cache.spack.folder / "etc" / "spack"
+    assert (etc / "config.yaml").read_text() == (
+        f"config:\n  install_tree:\n    root: ~/spack-tree\n    padded_length: {PADDING}\n"
+    )
+    assert (etc / "packages.yaml").read_text() == (
+        'packages:\n  all:\n    require: ["target=x86_64_v3"]\n'
+    )
+    assert (job.temp / "installed").read_text() == "-m pip install --quiet stackyard==1.2\n"
+    assert "-rf /usr/share/dotnet\n" in (job.temp / "sudo").read_text()
+
+
+def saw_no_token(cache: Cache) -> None:
+    """Only the step that pushes gets it, no build does, and no log has it."""
+    for job in cache.named("build"):
+        given = {step.name for step in job.steps if TOKEN in step.env.values()}
+        assert given == {"Build, and push as it goes"}
+    installs = cache.spack.calls("install")
+    assert installs
+    assert TOKEN not in json.dumps(installs)
+    for job in cache.jobs:
+        assert TOKEN not in job.said()
+
+
+def test_what_was_built_is_kept(cache: Cache, stackyard: Stackyard) -> None:
+    """One package fails: the job does, the rest is there, and the index knows it."""
+    cache.spack.does("lib@1.1", code=1)
+    cache.do("build", "push")
+    assert cache.results["build"] == "failure"
+    assert cache.results["index"] == "success"
+    assert cache.held() == ["base", "data", "data+extra", "lib@1.0"]
+    assert is_indexed(cache, stackyard)
+    noble = cache.named("build")[0]
+    assert noble.uses[-1][0] == "actions/upload-artifact"
+    logs = Path(noble.uses[-1][1]["path"])
+    assert logs.is_relative_to(noble.temp)
+    assert [path for path in logs.iterdir() if path.name.startswith("tiny-lib-1.1-")]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_pull_request_builds_and_pushes_nothing(
+    cache: Cache, stackyard: Stackyard, code: int
+) -> None:
+    cache.fill([name for name in ALL if name != "app"])
+    stackyard("mirror.index", "--url", cache.url)
+    cache.spack.does("app", code=code)
+    cache.do("build", "pull_request")
+    assert cache.results == {
+        "choose": "success",
+        "try": "failure" if code else "success",
+        "build": "skipped",
+        "index": "skipped",
+    }
+    noble, jammy = cache.named("try")
+    assert noble.permissions == {"contents": "read"}
+    for job in cache.jobs:
+        for step in job.steps:
+            assert TOKEN not in json.dumps(step.env)
+    assert cache.spack.built() == [["app"], ["app"]]
+    assert cache.spack.calls("push") == []
+    assert ("1 failed" if code else "1 unpushed") in jammy.step("Build").out
+    assert "app" not in cache.held()
+
+
+def test_by_hand(cache: Cache, stackyard: Stackyard) -> None:
+    """One spec, and what it needs, on each system that has it."""
+    cache.do("build", "workflow_dispatch", spec="tiny-lib@1.0")
+    good(cache.jobs)
+    assert [job.name.rpartition("/")[0] for job in cache.named("build")] == [
+        "noble: tiny: tiny-lib@1.0",
+        "jammy: tiny: tiny-lib@1.0",
+    ]
+    (only,) = {job.step("Build").env["ONLY"] for job in cache.named("build")}
+    assert only == "/" + key("lib@1.0")
+    assert cache.held() == ["base", "lib@1.0"]
+    assert is_indexed(cache, stackyard)
+
+
+@pytest.mark.parametrize("typed", ["$(touch found)", "x'; touch found; '", "a`touch found`", "hop"])
+def test_what_is_typed_is_no_program(cache: Cache, typed: str) -> None:
+    cache.do("build", "workflow_dispatch", spec=typed)
+    assert cache.results == {
+        "choose": "failure",
+        "try": "skipped",
+        "build": "skipped",
+        "index": "skipped",
+    }
+    (job,) = cache.jobs
+    assert "error: --only: " in job.step("Choose").out
+    assert not list(job.workspace.parent.rglob("found"))
+
+
+def test_a_stack_without_a_lock_is_locked_first(cache: Cache, project: Project) -> None:
+    """The lock is asked of the Spack that was set up."""
+    lock = project.root / "stacks/tiny/spack.lock"
+    settings = json.loads((project.root / "invoke.yaml").read_text())
+    settings["stackyard"]["spack"]["checkout_version"] = COMMIT
+    project.write("invoke.yaml", settings)
+    lock.unlink()
+    cache.do("build", "push")
+    good(cache.jobs)
+    assert len(cache.spack.calls("concretize")) == 2
+    assert cache.held() == ALL
+    cache.spack.forget()
+    settings["stackyard"]["github"]["systems"] = [{**SYSTEMS[0], "target": "x86_64_v2"}]
+    project.write("invoke.yaml", settings)
+    cache.do("build", "push")
+    assert cache.results["build"] == "failure"
+    said = cache.named("build")[0].step("Lock").out
+    assert "is locked for x86_64_v3, and noble builds for x86_64_v2" in said
+    assert cache.spack.calls("install") == []
+
+
+# -- draw, index, prune, site -----------------------------------------------------------------
+
+
+def test_a_draw(cache: Cache, stackyard: Stackyard) -> None:
+    cache.do("draw", "workflow_dispatch", count="2", seed="s", packages="tiny-data; tiny-tool")
+    good(cache.jobs)
+    said = cache.named("choose")[0].step("Choose").out
+    assert "--seed s: 2 of 6 packages" in said
+    first = [job.name for job in cache.named("build")]
+    assert len(first) == 2
+    assert all("tiny-data" in name or "tiny-tool" in name for name in first)
+    assert "base" in cache.held()
+    assert is_indexed(cache, stackyard)
+    cache.do("draw", "workflow_dispatch", count="2", seed="s", packages="tiny-data; tiny-tool")
+    assert [job.name for job in cache.named("build")] == first
+
+
+def test_a_draw_by_itself(cache: Cache, project: Project) -> None:
+    """The seed is the run's number: run again, it draws the same."""
+    path = project.root / target("draw")
+    path.write_text(path.read_text().replace("on:\n", 'on:\n  schedule: [{cron: "1 2 * * *"}]\n'))
+    cache.run(path, "schedule")
+    good(cache.jobs)
+    assert "--seed 4711: 3 of 14 packages" in cache.named("choose")[0].step("Choose").out
+    assert len(cache.named("build")) == 3
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_index(cache: Cache, stackyard: Stackyard, *, force: bool) -> None:
+    cache.fill(ALL)
+    assert not is_indexed(cache, stackyard)
+    cache.do("index", "workflow_dispatch", force=force)
+    good(cache.jobs)
+    assert is_indexed(cache, stackyard)
+
+
+def test_prune(cache: Cache, stackyard: Stackyard) -> None:
+    """It lists, and deletes only where the box is ticked."""
+    cache.fill(ALL)
+    stackyard("mirror.index", "--url", cache.url)
+    cache.do("prune", "workflow_dispatch", delete=False)
+    good(cache.jobs)
+    assert cache.results == {"list": "success", "delete": "skipped"}
+    assert "nothing was deleted" in cache.jobs[0].step("List").out
+    assert cache.held() == ALL
+    cache.do("prune", "workflow_dispatch", delete=True)
+    good(cache.jobs)
+    assert cache.results == {"list": "skipped", "delete": "success"}
+    assert cache.held() == ["base"]
+    assert is_indexed(cache, stackyard)
+
+
+_GH = """#!/bin/sh
+printf '%s\\n' "$*" >> {log}
+case "$1 $2" in
+  "run list") {listed} ;;
+  "run download") while [ "$1" != "--dir" ]; do shift; done; mkdir -p "$2"; cp {tar} "$2/artifact.tar" ;;
+esac
+"""
+
+
+def test_site(cache: Cache, stackyard: Stackyard, tmp_path: Path) -> None:
+    """The catalogue is made of the last one, if there is one."""
+    import tarfile
+
+    cache.fill(ALL)
+    stackyard("mirror.index", "--url", cache.url)
+    log, packed = tmp_path / "gh.log", tmp_path / "artifact.tar"
+    cache.program("gh", _GH.format(log=log, tar=packed, listed="exit 1"))
+    cache.do("site", "workflow_dispatch")
+    good(cache.jobs)
+    assert "::notice::There is no earlier catalogue" in cache.jobs[0].step("Bring").out
+    assert (cache.site / "index.html").is_file()
+    with tarfile.open(packed, "w") as tar:
+        for path in cache.site.iterdir():
+            tar.add(path, path.name)
+    cache.site.rename(tmp_path / "first")
+    cache.program("gh", _GH.format(log=log, tar=packed, listed="echo 12"))
+    cache.do("site", "workflow_dispatch")
+    good(cache.jobs)
+    assert "notice" not in cache.jobs[0].step("Bring").out
+    assert "run download 12 --repo octocat/cache --name github-pages" in log.read_text()
+    assert (cache.site / "index.html").is_file()
+    make, publish = cache.jobs
+    assert "7 binaries, 0 read, 0 files written" in make.step("Make").out
+    manifest = (cache.site / "manifest" / "index.html").read_text()
+    assert "https://octocat.github.io/cache/" in manifest
+    assert [name for name, _ in publish.uses] == ["actions/deploy-pages"]
+    assert make.uses[-1] == (
+        "actions/upload-pages-artifact",
+        {"path": "site", "retention-days": "30"},
+    )
+
+
+def test_the_catalogue_follows_no_pull_request() -> None:
+    """A fork's branch may be called main as well."""
+    from github_runner import load
+    from test_cache_workflows import GOLDEN
+
+    condition = load(GOLDEN / "site.yml")["jobs"]["make"]["if"]
+    for event, wanted in (("push", True), ("schedule", True), ("pull_request", False)):
+        github = {"event_name": "workflow_run", "event": {"workflow_run": {"event": event}}}
+        assert value_of(condition, {"github": github}) is wanted
+    assert value_of(condition, {"github": {"event_name": "schedule"}}) is True
