@@ -182,7 +182,7 @@ def test_an_archive(build: Build, tmp_path: Path) -> None:
     build("--output", str(tmp_path / "image.tar"), "--tag", "one", "--tag", "example.com/x:two")
     build("--output", str(tmp_path / "out"), "--tag", "one", "--tag", "example.com/x:two")
     with tarfile.open(tmp_path / "image.tar") as tar:
-        tar.extractall(tmp_path / "unpacked", filter="data")
+        tar.extractall(tmp_path / "unpacked")  # noqa: S202 - what we have just made
     unpacked, made = Layout(tmp_path / "unpacked"), Layout(tmp_path / "out")
     assert unpacked.index == made.index
     assert unpacked.files() == made.files()

@@ -86,8 +86,8 @@ def wide(project: Project, count: int = 40, **settings: Any) -> Lock:
 # -- needs per job --------------------------------------------------------------------------
 
 
-def test_five_thousand_specs(stackyard: Stackyard, project: Project) -> None:
-    data = make_lock(5000, wide=WIDE)
+def test_two_thousand_specs(stackyard: Stackyard, project: Project) -> None:
+    data = make_lock(2000, wide=WIDE)
     ci = {
         "pipeline-gen": [
             {"any-job": {"image": "builder:1"}},
@@ -100,7 +100,7 @@ def test_five_thousand_specs(stackyard: Stackyard, project: Project) -> None:
     assert max(len(spec.children) for spec in lock.specs.values()) == WIDE + 1
     made, _ = generate(stackyard, project)
     jobs = jobs_of(made)
-    assert len(builds_of(jobs)) == 4999
+    assert len(builds_of(jobs)) == 1999
     assert most_needs(jobs) <= 50
     assert stage_faults(made, jobs) == []
     assert closure_faults(jobs, lock) == []
