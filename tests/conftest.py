@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from real_spack import RealSpack
@@ -18,6 +18,9 @@ from stackyard import main
 from stackyard.edges import settings
 from stackyard.edges.stores import service, web
 from stackyard.lock import Lock, parse_lock
+
+if TYPE_CHECKING:
+    from real_pipeline import Pipelines
 
 #: Servers, and projects, that tests may ask for.
 pytest_plugins = ["releases", "services"]
@@ -106,6 +109,18 @@ def fresh_spack(tmp_path: Path) -> Iterator[Callable[[], RealSpack]]:
     yield make
     for spack in made:
         spack.close()
+
+
+@pytest.fixture
+def pipelines(fresh_spack: Callable[[], RealSpack], tmp_path: Path) -> Iterator[Pipelines]:
+    """A project whose pipelines run with the real Spack."""
+    from real_pipeline import Pipelines
+
+    root = tmp_path / "project"
+    root.mkdir()
+    made = Pipelines(root, fresh_spack())
+    yield made
+    made.close()
 
 
 class Answer(NamedTuple):

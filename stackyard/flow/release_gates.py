@@ -13,7 +13,7 @@ from stackyard.edges.git_release import Remote
 from stackyard.edges.stacks import list_stacks
 from stackyard.errors import StackyardError, StaleError
 from stackyard.flow.release_mirror import OF_MIRROR, StackMirror
-from stackyard.flow.steps import Project, Request, Work, load_work, read_pins, read_stack
+from stackyard.flow.steps import Project, Request, Work, load_work, read_stack, work_of
 from stackyard.image_names import ImageName, parse_image_name
 from stackyard.release import (
     Gate,
@@ -347,24 +347,14 @@ def image_target(settings: Settings, stack: str) -> ImageName:
 
 
 def _unfit_work(project: Project, name: str) -> Work:
-    from stackyard.edges.files import read_bytes
-    from stackyard.errors import LockError
-    from stackyard.lock import parse_lock
-
     stack, settings = read_stack(project, name)
     path = project.root / stack.folder / "spack.lock"
-    data = read_bytes(path, LockError)
-    lock = parse_lock(data, project.shown(path))
-    roots = tuple(dict.fromkeys(root.hash for root in lock.roots))
-    return Work(
-        project=project,
-        stack=stack,
-        settings=settings,
-        lock=lock,
-        lock_path=path,
-        lock_bytes=data,
-        roots=roots,
-        pins=read_pins(project, stack),
+    return work_of(
+        project,
+        stack,
+        settings,
+        path,
+        lambda lock: tuple(dict.fromkeys(root.hash for root in lock.roots)),
     )
 
 

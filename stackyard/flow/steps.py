@@ -37,6 +37,7 @@ __all__ = [
     "plan_work",
     "project_templates",
     "read_pins",
+    "work_of",
 ]
 
 #: Beside the lock that it goes with.
@@ -149,6 +150,28 @@ def naming(stack: Stack) -> Iterator[None]:
         raise type(error)(error.message, where=where, hint=error.hint) from None
 
 
+def work_of(
+    project: Project,
+    stack: Stack,
+    settings: Settings,
+    path: Path,
+    roots: Callable[[Lock], tuple[str, ...]],
+) -> Work:
+    """A stack with the lock at this path; ``roots`` says which of its specs the stack asks for."""
+    data = read_bytes(path, LockError)
+    lock = parse_lock(data, project.shown(path))
+    return Work(
+        project=project,
+        stack=stack,
+        settings=settings,
+        lock=lock,
+        lock_path=path,
+        lock_bytes=data,
+        roots=roots(lock),
+        pins=read_pins(project, stack),
+    )
+
+
 def load_work(project: Project, request: Request) -> Work:
     """Read stack and lock and see that they belong together.
 
@@ -163,19 +186,9 @@ def load_work(project: Project, request: Request) -> Work:
             where=project.shown(path),
             hint=f"run: invoke lock --stack {stack.name}",
         )
-    data = read_bytes(path, LockError)
-    lock = parse_lock(data, project.shown(path))
-    roots = asked_roots(stack, lock, project)
-    work = Work(
-        project=project,
-        stack=stack,
-        settings=settings,
-        lock=lock,
-        lock_path=path,
-        lock_bytes=data,
-        roots=roots,
-        pins=None if request.lock else read_pins(project, stack),
-    )
+    work = work_of(project, stack, settings, path, lambda lock: asked_roots(stack, lock, project))
+    if request.lock:
+        work = work._replace(pins=None)
     if not (stack.bootstrap or settings.pipeline.bootstrap):
         return work
     from stackyard.flow.phases import phase_hashes

@@ -50,15 +50,6 @@ def cdash() -> Iterator[FakeCDash]:
     assert service.breaches == []
 
 
-@pytest.fixture
-def pipelines(fresh_spack: Callable[[], RealSpack], tmp_path: Path) -> Iterator[Pipelines]:
-    root = tmp_path / "project"
-    root.mkdir()
-    made = Pipelines(root, fresh_spack())
-    yield made
-    made.close()
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {

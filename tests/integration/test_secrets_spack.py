@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from fake_github import FakeGitHub, Token, fake_github
 from fake_gitlab import Bridge, FakeGitLab, Job, fake_gitlab
 from git_server import GitServer, serve_git
 from real_pipeline import Pipelines, commit_of
-from real_spack import PYTHON, SPACK, RealSpack, needs_spack
+from real_spack import PYTHON, SPACK, needs_spack
 from services import S3Server
 from signing import needs_gpg
 from watching_processes import watched_processes
@@ -100,15 +100,6 @@ def around() -> Iterator[Around]:
         serve_git(Path(SPACK).parent) as git,
     ):
         yield Around(github, gitlab, cdash, git)
-
-
-@pytest.fixture
-def pipelines(fresh_spack: Callable[[], RealSpack], tmp_path: Path) -> Iterator[Pipelines]:
-    root = tmp_path / "project"
-    root.mkdir()
-    made = Pipelines(root, fresh_spack())
-    yield made
-    made.close()
 
 
 def on_disk(folder: Path) -> dict[str, bytes]:
