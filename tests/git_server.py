@@ -164,6 +164,6 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve_git(folder: Path) -> Iterator[GitServer]:
     with GitServer(folder) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()

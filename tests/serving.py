@@ -21,7 +21,7 @@ class QuietHandler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(server: HTTPServer) -> Iterator[None]:
     """Let the server answer while the block runs."""
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import DATA, Answer, Project, Stackyard
+from conftest import DATA, ROOT, Answer, Project, Stackyard
 from fake_registry import FakeRegistry, Repository, digest_of, fake_registry
 from registry_data import fill
 from releases import Ground
@@ -109,20 +113,31 @@ class Case(NamedTuple):
         return str(self.notes()[SIGNATURE])
 
 
+@pytest.fixture(scope="module")
+def signed_images(value: str, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """What a copy with the good key makes; each test has its own copy of that."""
+    folder = tmp_path_factory.mktemp("nowhere")
+    with fake_registry() as server:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", "from stackyard.main import main; main()"),
+                *("mirror.copy", "--url", str(UNSIGNED), "--to", server.mirror("team/one")),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "SPACK_SIGNING_KEY": value},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return server.repository("team/one")
+
+
 @pytest.fixture
-def case(  # noqa: PLR0917 - fixtures
-    project: Project,
-    server: FakeRegistry,
-    signer: Signer,
-    value: str,
-    stackyard: Stackyard,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Case:
-    url = server.mirror("team/one")
-    with monkeypatch.context() as patch:
-        patch.setenv("SPACK_SIGNING_KEY", value)
-        stackyard("mirror.copy", "--url", str(UNSIGNED), "--to", url)
-    return Case(server.repository("team/one"), signer, url)
+def case(project: Project, server: FakeRegistry, signer: Signer, signed_images: Repository) -> Case:
+    assert project.root == Path.cwd()
+    server.repositories["team/one"] = copy.deepcopy(signed_images)
+    return Case(server.repository("team/one"), signer, server.mirror("team/one"))
 
 
 @pytest.fixture
