@@ -29,7 +29,7 @@ DEBIAN, PYTHON = "bookworm", "3.11"
 _PACKAGES = "ca-certificates,gnupg,python3,python3-venv"
 
 #: Works where cgroups are mixed and limits may not be raised, as in a container; and elsewhere.
-_CONF = """\
+CONF = """\
 [containers]
 default_ulimits = ["nofile=20000:20000","nproc=32768:32768"]
 netns = "host"
@@ -115,7 +115,7 @@ def engine(folder: Path) -> Iterator[Engine]:
 
 def _configure(made: Engine) -> None:
     folder = made.folder
-    (folder / "containers.conf").write_text(_CONF)
+    (folder / "containers.conf").write_text(CONF)
     (folder / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
     )

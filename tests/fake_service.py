@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl
 
+from serving import serving
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -152,12 +154,6 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running(server: Service) -> Iterator[None]:
     """Let the server answer while the block runs; a breach fails it in the end."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert server.breaches == []

@@ -99,3 +99,14 @@ def _processes(text: str) -> list[str]:
         if text in line:
             found.append(line)
     return found
+
+
+def trusted_keys(signer: Signer, folder: Path) -> Path:
+    """A folder of public keys, one of which has expired and one of which was revoked since."""
+    folder.mkdir()
+    for name in ("good", "expired"):
+        (folder / f"{name}.pub").write_bytes(signer.public(name))
+    certificate = signer.home / "openpgp-revocs.d" / f"{signer.fingerprint('revoked')}.rev"
+    revocation = certificate.read_bytes().replace(b"\n:-----", b"\n-----")
+    (folder / "revoked.pub").write_bytes(signer.public("revoked") + revocation)
+    return folder

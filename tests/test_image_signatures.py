@@ -17,7 +17,7 @@ from conftest import DATA, ROOT, Answer, Project, Stackyard
 from fake_registry import FakeRegistry, Repository, digest_of, fake_registry
 from registry_data import fill
 from releases import Ground
-from signing import LONG_AGO, Signer, needs_gpg
+from signing import LONG_AGO, Signer, needs_gpg, trusted_keys
 from test_push import FakeSpack
 from test_release_gates import states
 
@@ -52,14 +52,7 @@ def value(signer: Signer) -> str:
 @pytest.fixture
 def keys(signer: Signer, tmp_path: Path) -> Path:
     """The keys that are trusted, one of which has expired and one of which was revoked since."""
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    for name in ("good", "expired"):
-        (folder / f"{name}.pub").write_bytes(signer.public(name))
-    certificate = signer.home / "openpgp-revocs.d" / f"{signer.fingerprint('revoked')}.rev"
-    revocation = certificate.read_bytes().replace(b"\n:-----", b"\n-----")
-    (folder / "revoked.pub").write_bytes(signer.public("revoked") + revocation)
-    return folder
+    return trusted_keys(signer, tmp_path / "keys")
 
 
 @pytest.fixture

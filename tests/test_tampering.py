@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import DATA, Project, Stackyard
-from signing import LONG_AGO, Signer, needs_gpg
+from signing import LONG_AGO, Signer, needs_gpg, trusted_keys
 
 from stackyard.binary import SPEC_BYTES, parse_binary
 from stackyard.mirror import signed_text
@@ -190,14 +190,7 @@ def case(signed: Path, signer: Signer, tmp_path: Path) -> Case:
 @pytest.fixture
 def keys(signer: Signer, tmp_path: Path) -> Path:
     """The keys that are trusted, one of which has expired and one of which was revoked since."""
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    for name in ("good", "expired"):
-        (folder / f"{name}.pub").write_bytes(signer.public(name))
-    certificate = signer.home / "openpgp-revocs.d" / f"{signer.fingerprint('revoked')}.rev"
-    revocation = certificate.read_bytes().replace(b"\n:-----", b"\n-----")
-    (folder / "revoked.pub").write_bytes(signer.public("revoked") + revocation)
-    return folder
+    return trusted_keys(signer, tmp_path / "keys")
 
 
 Run = Callable[..., str]

@@ -153,11 +153,6 @@ class Environment(Mapping[str, str]):
         except ValueError:
             raise ConfigError("must be a whole number", where=f"${name}") from None
 
-    # Where Spack and the binaries are.
-    @property
-    def spack_checkout_version(self) -> str:
-        return self.get("SPACK_CHECKOUT_VERSION", "")
-
     # What ``spack ci generate`` reads.
     @property
     def pipeline_type(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from stackyard.edges import console
 from stackyard.edges.files import read_bytes, write_files
 from stackyard.edges.settings import SETTINGS_FILE, Environment, find_root, read_settings
 from stackyard.errors import ConfigError, NotFoundError
-from stackyard.flow.steps import PINS, Project, read_stack
+from stackyard.flow.steps import PINS, STACK_NAME, Project, read_stack
 
 if TYPE_CHECKING:
     from stackyard.skeleton import Home
@@ -25,7 +24,6 @@ _MANIFEST_BYTES = 2**20
 _LOCK_BYTES = 2**28
 _LOCK = "spack.lock"
 _STARTER = "starter"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 Files = dict[str, bytes]
 
@@ -48,19 +46,21 @@ def init(*, source: str = "", name: str = "", mirror: str = "") -> None:
     project, StackError for a manifest that cannot be used, StoreError for a URL that cannot be read.
     """
     from stackyard.edges.git import remotes
+    from stackyard.edges.own_origin import own_origin
     from stackyard.skeleton import parse_home
 
     root = Path.cwd()
     _refuse_projects(root)
     home = parse_home(next(iter(remotes(root)), ""))
     begun = _read(source) if source else _starter()
-    facts = _Facts(root, home, _checked_name(name, begun.name), mirror or _mirror(home, root))
+    stack, target = _checked_name(name, begun.name), mirror or _mirror(home, root)
+    facts = _Facts(root, home, stack, target, own_origin())
     files = _stack_files(begun, facts) | _project_files(facts)
     kept = {path: read_bytes(root / path) for path in files if (root / path).exists()}
     with tempfile.TemporaryDirectory(prefix="stackyard-init-") as folder:
         draft = Path(folder).resolve()
         write_files({draft / path: data for path, data in {**files, **kept}.items()})
-        rendered = _rendered(draft)
+        rendered = _rendered(draft, facts.name)
     files |= rendered
     files["README.md"] = _readme(facts, bool(begun.lock), sorted(rendered))
     new = {root / path: data for path, data in files.items() if not (root / path).exists()}
@@ -80,6 +80,7 @@ class _Facts(NamedTuple):
     home: Home
     name: str
     mirror: str
+    requirement: str
 
     @property
     def builder(self) -> str:
@@ -102,10 +103,10 @@ def _refuse_projects(root: Path) -> None:
 
 
 def _checked_name(name: str, found: str) -> str:
-    if not name and not _NAME.fullmatch(found):
+    if not name and not STACK_NAME.fullmatch(found):
         return _STARTER
     name = name or found
-    if not _NAME.fullmatch(name):
+    if not STACK_NAME.fullmatch(name):
         raise ConfigError(
             f"{name[:100]!r} cannot be a stack's name",
             where="--name",
@@ -193,10 +194,9 @@ def _stack_files(begun: _Source, facts: _Facts) -> Files:
 
 
 def _project_files(facts: _Facts) -> Files:
-    from stackyard.edges.own_origin import own_origin
     from stackyard.edges.templates import docker_file
 
-    values = {"home": facts.home, "requirement": own_origin()}
+    values = {"home": facts.home, "requirement": facts.requirement}
     return {
         SETTINGS_FILE: _render("init/invoke.yaml.j2", values).encode(),
         ".gitignore": _render("init/gitignore.j2", {}).encode(),
@@ -204,19 +204,16 @@ def _project_files(facts: _Facts) -> Files:
     }
 
 
-def _rendered(draft: Path) -> Files:
+def _rendered(draft: Path, name: str) -> Files:
     """What ``generate`` makes of the draft, and the draft read as any project is."""
     from stackyard.flow.generate import project_files
 
     project = Project(draft, Environment.snapshot(), read_settings(draft, known_fixes=FIXES))
-    (name,) = (path.name for path in (draft / "stacks").iterdir())
     read_stack(project, name)
     return {str(path.relative_to(draft)): data for path, data in project_files(project).items()}
 
 
 def _readme(facts: _Facts, locked: bool, rendered: list[str]) -> bytes:  # noqa: FBT001
-    from stackyard.edges.own_origin import own_origin
-
     values = {
         "title": facts.home.path.rpartition("/")[2] or facts.root.name or facts.name,
         "name": facts.name,
@@ -224,7 +221,7 @@ def _readme(facts: _Facts, locked: bool, rendered: list[str]) -> bytes:  # noqa:
         "mirror": facts.mirror,
         "builder": facts.builder,
         "rendered": rendered,
-        "quoted_requirement": shlex.quote(own_origin()),
+        "quoted_requirement": shlex.quote(facts.requirement),
     }
     return _render("init/README.md.j2", values).encode()
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PINS",
+    "STACK_NAME",
     "Project",
     "Request",
     "Work",
@@ -43,7 +44,7 @@ __all__ = [
 #: Beside the lock that it goes with.
 PINS = "pins.yaml"
 
-_STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+STACK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Request(NamedTuple):
@@ -109,7 +110,7 @@ def read_stack(project: Project, name: str) -> tuple[Stack, Settings]:
     stack = load_stack(
         project.root, name or _only_stack(project), project.env, host_facts(), known_fixes=FIXES
     )
-    if not _STACK_NAME.fullmatch(stack.name):
+    if not STACK_NAME.fullmatch(stack.name):
         raise StackError(
             f"{stack.name!r} cannot be a stack's name",
             where="stacks/",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import DATA, ROOT, Project, Stackyard
+from containers import CONF
 from fake_gitlab import FakeGitLab, Job, fake_gitlab
 from pipelines import jobs_of, load
 from real_spack import SPACK, RealSpack, needs_spack
@@ -195,17 +196,6 @@ def test_ours_builds_again(case: Case, server: FakeGitLab) -> None:
 
 # -- in a container -------------------------------------------------------------------------
 
-#: For kernels with both kinds of control groups, and without the right to raise limits.
-ENGINE = """\
-[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
-netns = "host"
-cgroupns = "host"
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"""
 #: This machine's own files, as they are now, with what is written kept apart.
 ROOTFS = ("--image", "/:O", "--option=--rootfs")
 
@@ -216,7 +206,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     if not shutil.which("podman"):
         pytest.skip("podman is not installed: apt-get install podman runc")
     folder = tmp_path_factory.mktemp("podman")
-    (folder / "containers.conf").write_text(ENGINE)
+    (folder / "containers.conf").write_text(CONF)
     (folder / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
     )

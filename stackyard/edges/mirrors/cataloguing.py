@@ -18,6 +18,7 @@ from stackyard.edges.mirrors.contents import (
     read_manifests,
     read_specs,
     sized,
+    specs_without_listing,
     tarball_sizes,
 )
 from stackyard.edges.mirrors.layouts import list_manifests, manifest_keys
@@ -82,7 +83,7 @@ def changes(store: Store, known: Mapping[str, Entry]) -> Changes:
             for dag_hash, listed in list_manifests(store, layout):
                 found.setdefault(dag_hash, Wanted(dag_hash, layout, (listed,)))
         else:
-            indexed = _indexed(store, layout)
+            indexed = specs_without_listing(store, layout)
             specs[layout] = {spec.hash: spec for spec, _ in indexed}
             for spec, in_buildcache in indexed:
                 if in_buildcache:
@@ -92,17 +93,6 @@ def changes(store: Store, known: Mapping[str, Entry]) -> Changes:
     same = frozenset(key for key, one in found.items() if _is_same(known.get(key), one))
     fresh = tuple(one for key, one in sorted(found.items()) if key not in same)
     return Changes(same, fresh, specs)
-
-
-def _indexed(store: Store, layout: Layout) -> list[tuple[Spec, bool]]:
-    indexed = indexed_specs(store, layout)
-    if indexed is None:
-        raise NotFoundError(
-            "the mirror has no index, and a web server cannot list its files",
-            where=store.url,
-            hint="index it where its files are: stackyard mirror.index --url FOLDER-OR-BUCKET",
-        )
-    return list(indexed)
 
 
 def _is_same(known: Entry | None, now: Wanted) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "read_metadata",
     "read_specs",
     "sized",
+    "specs_without_listing",
     "tarball_sizes",
 ]
 
@@ -184,6 +185,18 @@ def sized(binary: Binary, sizes: Mapping[str, int]) -> Binary:
     )
 
 
+def specs_without_listing(store: Store, layout: Layout) -> list[tuple[Spec, bool]]:
+    """What the index says, where it is all there is to know. Raises NotFoundError without one."""
+    indexed = indexed_specs(store, layout)
+    if indexed is None:
+        raise NotFoundError(
+            "the mirror has no index, and a web server cannot list its files",
+            where=store.url,
+            hint="index it where its files are: stackyard mirror.index --url FOLDER-OR-BUCKET",
+        )
+    return list(indexed)
+
+
 def manifest_entries(store: Store, layout: Layout) -> Iterator[tuple[str, Listed]]:
     """DAG hash and listing of every manifest; where nothing can be listed, as the index says.
 
@@ -192,14 +205,7 @@ def manifest_entries(store: Store, layout: Layout) -> Iterator[tuple[str, Listed
     if can_list(store):
         yield from list_manifests(store, layout)
         return
-    indexed = indexed_specs(store, layout)
-    if indexed is None:
-        raise NotFoundError(
-            "the mirror has no index, and a web server cannot list its files",
-            where=store.url,
-            hint="index it where its files are: stackyard mirror.index --url FOLDER-OR-BUCKET",
-        )
-    named = list(indexed)
+    named = specs_without_listing(store, layout)
     specs = {spec.hash: spec for spec, _ in named}
     for spec, in_buildcache in named:
         for key in manifest_keys(spec, layout, specs) if in_buildcache else ():
