@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "StackNotes",
     "blocked",
+    "check_prefix",
     "check_skips",
     "counted",
     "image_problem",
@@ -118,8 +119,20 @@ def check_skips(names: Iterable[str]) -> frozenset[str]:
 
 #: Names of tags that images have anyway.
 _MOVING = frozenset({"latest"})
-#: What git refuses in a ref beside what no image's tag has (git-check-ref-format).
-_NO_REF = re.compile(r"\.\.|\.lock$|\.$|^\.")
+#: What git refuses in the name of a tag (git-check-ref-format).
+_NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.|//|^[-/]|(^|/)\.|\.lock(/|$)|[./]$")
+#: What git takes for something else wherever it stands.
+_NO_TAG = re.compile(r"HEAD|[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def check_prefix(prefix: str) -> None:
+    """Raises ConfigError if no tag of git can begin like that."""
+    if _NO_REF.search(f"{prefix}x"):
+        raise ConfigError(
+            f"no tag of git can begin with {prefix!r}",
+            where="invoke.yaml: stackyard.release.prefix",
+            hint="the usual one is rev-; see git help check-ref-format",
+        )
 
 
 def tag_problem(name: str, prefix: str) -> str:
@@ -133,6 +146,8 @@ def tag_problem(name: str, prefix: str) -> str:
             f"{name[:140]!r} cannot be the tag of an image: at most 128 letters, digits, dots, "
             "dashes and underscores, no dot or dash first, no dot last"
         )
+    if _NO_TAG.fullmatch(f"{prefix}{name}"):
+        return f"{prefix}{name} means something else to git"
     return ""
 
 
@@ -199,11 +214,16 @@ def judge_pipeline(ran: Ran | None, commit: str) -> Gate:
 
 
 class StackNotes(NamedTuple):
-    """A stack as it is released, and as it was; ``old`` is None where it was not there."""
+    """A stack as it is released, and as it was.
+
+    ``since`` is the tag of its last release, empty if there was none; ``old`` is its lock there,
+    None where there was none that can be read.
+    """
 
     name: str
     lock: Lock
     digest: str  # sha256:... of the lock's bytes
+    since: str = ""
     old: Lock | None = None
 
 
@@ -227,6 +247,7 @@ def make_message(
 ) -> str:
     """The tag's message: a title, what changed in each stack, and lines for programs.
 
+    ``previous`` is the latest tag from which any of the stacks comes, empty if there is none.
     ``run`` is a text of this run alone: of two that make the same tag in the same second each has
     its own, and git takes only one.
     """
@@ -252,6 +273,8 @@ def _stack_lines(stack: StackNotes, previous: str) -> Iterable[str]:
     count = f"{len(stack.lock.specs)} specs"
     if stack.old is None:
         since = f"not in {previous}" if previous else "the first release"
+        if stack.since:
+            since = f"and nothing to compare with in {stack.since}"
         yield f"{stack.name}: {count}, {since}"
         roots = list(dict.fromkeys(root.spec for root in stack.lock.roots))
         yield from (f"  + root {text}" for text in roots[:_ROOTS])
@@ -259,7 +282,7 @@ def _stack_lines(stack: StackNotes, previous: str) -> Iterable[str]:
             yield f"  and {len(roots) - _ROOTS} roots more"
         return
     diff = diff_locks(stack.old, stack.lock)
-    yield f"{stack.name}: {count}, {'changed' if diff else 'the same'} since {previous}"
+    yield f"{stack.name}: {count}, {'changed' if diff else 'the same'} since {stack.since}"
     if diff:
         yield from (f"  {line}" for line in shown_diff(diff))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import locks
@@ -20,6 +21,7 @@ from stackyard.release import (
     Ran,
     StackNotes,
     blocked,
+    check_prefix,
     check_skips,
     image_problem,
     judge_pipeline,
@@ -56,6 +58,40 @@ def test_names_that_mean_something_else() -> None:
     assert "comes by itself" in tag_problem("rev-sc26", "rev-")
     assert tag_problem("rev-sc26", "") == ""
     assert "image of the branch" in tag_problem("latest", "rev-")
+    for name in ("HEAD", "0" * 40, "e" * 64):
+        assert "means something else to git" in tag_problem(name, "")
+        assert tag_problem(name, "rev-") == ""
+
+
+@pytest.mark.parametrize("prefix", ["", "rev-", "v", "releases/", "r_", "v1."])
+def test_good_prefixes(prefix: str) -> None:
+    check_prefix(prefix)
+
+
+BAD_PREFIXES = [
+    "a b",
+    "rev..",
+    "-",
+    "/",
+    "//",
+    ".",
+    "a/.",
+    "~",
+    "rev*",
+    "a//",
+    "x.lock/",
+    "@{",
+    "\t",
+]
+
+
+@pytest.mark.parametrize("prefix", BAD_PREFIXES)
+def test_bad_prefixes(prefix: str) -> None:
+    """Git says the same of them."""
+    argv = ["git", "check-ref-format", f"refs/tags/{prefix}x"]
+    assert subprocess.run(argv, check=False).returncode or prefix == "-"
+    with pytest.raises(ConfigError, match="no tag of git can begin with"):
+        check_prefix(prefix)
 
 
 def test_skips() -> None:
@@ -158,9 +194,10 @@ def test_the_message_of_a_first_release() -> None:
 
 def test_the_message_tells_what_changed_and_what_was_skipped() -> None:
     stacks = [
-        StackNotes("a", NEW, DIGEST, OLD),
+        StackNotes("a", NEW, DIGEST, "rev-sc25", OLD),
         StackNotes("b", OLD, DIGEST),
-        StackNotes("c", OLD, DIGEST, OLD),
+        StackNotes("c", OLD, DIGEST, "rev-sc24", OLD),
+        StackNotes("d", OLD, DIGEST, "rev-sc24"),
     ]
     message = make_message("sc26", stacks, previous="rev-sc25", skipped={"key", "index"})
     lines = message.splitlines()
@@ -169,13 +206,14 @@ def test_the_message_tells_what_changed_and_what_was_skipped() -> None:
     assert "  + more@1.0" in lines
     assert "  - tool@1.0" in lines
     assert "b: 3 specs, not in rev-sc25" in lines
-    assert "c: 3 specs, the same since rev-sc25" in lines
+    assert "c: 3 specs, the same since rev-sc24" in lines
+    assert "d: 3 specs, and nothing to compare with in rev-sc24" in lines
     record = parse_message(message)
     assert record
     assert (record.previous, record.skipped) == ("rev-sc25", ("index", "key"))
-    assert record.locks == {"a": DIGEST, "b": DIGEST, "c": DIGEST}
+    assert record.locks == dict.fromkeys("abcd", DIGEST)
     assert "Lock-Digest" not in notes_of(message)
-    assert notes_of(message).endswith("the same since rev-sc25\n")
+    assert notes_of(message).endswith("  + root tool\n")
 
 
 def test_many_roots_are_not_all_told() -> None:

@@ -38,6 +38,8 @@ def test_the_remote(stackyard: Stackyard, ground: Ground) -> None:
     ground.set(release={"remote": "upstream"})
     assert told(stackyard) == [("release", "git knows no remote 'upstream' here")]
     assert told(stackyard, "--offline") == []
+    ground.set(release={"prefix": "a b"})
+    assert told(stackyard) == [("release", "no tag of git can begin with 'a b'")]
     ground.set(release={"stacks": ["tyni"]})
     text = "release.stacks names 'tyni', which is no stack"
     assert told(stackyard, code=2) == [("release", text)]

@@ -74,6 +74,7 @@ def test_a_dry_run_says_what_is_open_and_tags_nothing(stackyard: Stackyard, grou
 def test_a_release_pushes_its_tag_and_nothing_else(stackyard: Stackyard, ground: Ground) -> None:
     """Whatever git is told to push along."""
     git(ground.root, "config", "push.followTags", "true")
+    git(ground.root, "config", "push.recurseSubmodules", "only")
     git(ground.root, "tag", "--annotate", "--message=x", "mine")
     answer = stackyard("release", "--tag", "sc26")
     assert "pushed rev-sc26 to origin" in answer.err
@@ -118,6 +119,90 @@ def test_the_last_release_is_the_nearest_below(stackyard: Stackyard, ground: Gro
     assert told["previous"] == "rev-a1"
 
 
+def test_each_stack_is_compared_with_its_own_last_release(
+    stackyard: Stackyard, ground: Ground
+) -> None:
+    """Releases of single stacks lie between."""
+    ground.stack("other")
+    ground.publish()
+    stackyard("release", "--tag", "a1")
+    lock = json.loads((ground.root / "stacks/other/spack.lock").read_text())
+    del lock["roots"][0]
+    ground.project.write("stacks/other/spack.lock", lock)
+    ground.publish()
+    stackyard("release", "--tag", "a2", "--stack", "tiny")
+    ground.stack("newest")
+    ground.publish()
+    skip = [part for gate in ("lock", "binaries") for part in ("--skip", gate)]
+    told = json.loads(stackyard("release", "--tag", "a3", "--dry-run", "--json", *skip).out)
+    lines = told["notes"].splitlines()
+    assert "tiny: 7 specs, the same since rev-a2" in lines
+    assert "other: 7 specs, changed since rev-a1" in lines
+    assert "newest: 7 specs, not in rev-a2" in lines
+    assert told["previous"] == "rev-a2"
+    alone = stackyard("release", "--tag", "a3", "--dry-run", "--json", "--stack", "other", *skip)
+    assert json.loads(alone.out)["previous"] == "rev-a1"
+
+
+def test_tags_of_others_are_fetched_at_once(stackyard: Stackyard, ground: Ground) -> None:
+    """A clone that never fetched tags, and a stack that none of them has."""
+    for name in ("a1", "a2", "a3"):
+        stackyard("release", "--tag", name)
+    ground.stack("newest")
+    ground.publish()
+    clone = ground.folder / "clone"
+    git(ground.folder, "clone", "--quiet", "--no-tags", ground.origin.as_uri(), str(clone))
+    log = ground.folder / "asked"
+    script = ground.folder / "serve"
+    script.write_text(f"#!/bin/sh\necho x >> '{log}'\nexec git-upload-pack \"$@\"\n")
+    script.chmod(0o755)
+    git(clone, "config", "remote.origin.uploadpack", str(script))
+    git(clone, "config", "protocol.version", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(clone)
+        told = json.loads(stackyard("release", "--tag", "a4", "--dry-run", "--json").out)
+    assert told["previous"] == "rev-a3"
+    assert log.read_text() == "x\nx\n"  # what it has, and the tags
+    assert git(clone, "tag") == ""
+
+
+def test_the_lock_of_the_last_release_cannot_be_read(stackyard: Stackyard, ground: Ground) -> None:
+    lock = ground.root / "stacks/tiny/spack.lock"
+    whole = lock.read_text()
+    lock.write_text("{}")
+    ground.publish()
+    git(ground.root, "tag", "rev-old")
+    git(ground.root, "push", "--quiet", "origin", "rev-old")
+    lock.write_text(whole)
+    ground.publish()
+    answer = stackyard("release", "--tag", "new", "--dry-run")
+    assert "the lock of the last release cannot be compared with: rev-old:stacks/" in answer.err
+    assert "tiny: 7 specs, and nothing to compare with in rev-old\n" in answer.out
+
+
+def test_a_clone_without_history(
+    stackyard: Stackyard, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not know the last release, and does not call this one the first."""
+    clone = ground.folder / "shallow"
+    argv = ("clone", "--quiet", "--depth=1", ground.origin.as_uri(), str(clone))
+    git(ground.folder, *argv)
+    monkeypatch.chdir(clone)
+    assert states(stackyard("release", "--tag", "a0", "--dry-run", "--json"))["tag"] == "passed"
+    monkeypatch.chdir(ground.root)
+    stackyard("release", "--tag", "a1")
+    ground.publish()
+    git(clone, "fetch", "--quiet", "--depth=1")
+    git(clone, "reset", "--quiet", "--hard", "origin/main")
+    monkeypatch.chdir(clone)
+    answer = stackyard("release", "--tag", "a2", code=1)
+    assert "this clone is shallow, so that nobody knows what changed" in answer.out
+    assert "GIT_DEPTH: 0" in answer.out
+    assert ground.tags() == ["rev-a1"]
+    git(clone, "fetch", "--quiet", "--unshallow")
+    assert '"previous": "rev-a1"' in stackyard("release", "--tag", "a2", "--json").out
+
+
 def test_several_stacks(stackyard: Stackyard, ground: Ground) -> None:
     ground.stack("other", ground.folder / "nowhere")
     ground.publish()
@@ -156,6 +241,14 @@ def test_settings_that_name_no_stack(stackyard: Stackyard, ground: Ground) -> No
     ground.set(release={"stacks": ["tinny"]})
     answer = stackyard("release", "--tag", "x", code=2)
     assert "invoke.yaml: stackyard.release.stacks: unknown stack 'tinny'" in answer.err
+
+
+def test_settings_that_name_no_good_prefix(stackyard: Stackyard, ground: Ground) -> None:
+    """Told before anything is read, and by a dry run too."""
+    ground.set(release={"prefix": "rev*"})
+    answer = stackyard("release", "--tag", "x", "--dry-run", code=2)
+    assert "stackyard.release.prefix: no tag of git can begin with 'rev*'" in answer.err
+    assert answer.out == ""
 
 
 def test_outside_of_git(stackyard: Stackyard, project: Project) -> None:
@@ -245,6 +338,7 @@ def test_a_remote_that_git_does_not_know(stackyard: Stackyard, ground: Ground) -
     ground.set(release={"remote": "upstream"})
     answer = stackyard("release", "--tag", "x", "--dry-run", "--json", code=1)
     assert "git knows no remote 'upstream'" in answer.out
+    assert "name another in invoke.yaml (origin)" in answer.out
     found = states(answer)
     assert (found["branch"], found["tag"]) == ("failed", "failed")
 
@@ -258,6 +352,27 @@ def test_a_remote_that_does_not_answer(stackyard: Stackyard, ground: Ground) -> 
     assert json.loads(answer.out)["notes"] == ""  # nobody knows what the last release was
 
 
+def test_a_remote_is_asked_once(stackyard: Stackyard, ground: Ground) -> None:
+    """One that is far away takes minutes to say nothing."""
+    log = ground.folder / "asked"
+    script = ground.folder / "serve"
+    script.write_text(f"#!/bin/sh\necho x >> '{log}'\nexit 1\n")
+    script.chmod(0o755)
+    git(ground.root, "config", "remote.origin.uploadpack", str(script))
+    found = states(stackyard("release", "--tag", "x", "--json", code=1))
+    assert (found["branch"], found["tag"]) == ("failed", "failed")
+    assert log.read_text() == "x\n"
+
+
+def test_a_remote_that_is_several_places(ground: Ground, stackyard: Stackyard) -> None:
+    """One of them could take the tag, and another not."""
+    for place in (ground.origin, ground.folder / "other.git"):
+        git(ground.root, "remote", "set-url", "--add", "--push", "origin", str(place))
+    answer = stackyard("release", "--tag", "sc26", code=1)
+    assert "git pushes to 2 places as origin" in answer.out
+    ground.nothing_tagged()
+
+
 def test_gate_tag_names(ground: Ground, shut: Callable[..., Shut]) -> None:
     assert "comes by itself" in shut(tag="rev-sc26").reason
     assert "cannot be the tag of an image" in shut(tag="a b").reason
@@ -266,6 +381,9 @@ def test_gate_tag_names(ground: Ground, shut: Callable[..., Shut]) -> None:
 
 def test_gate_tag_taken(stackyard: Stackyard, ground: Ground, shut: Callable[..., Shut]) -> None:
     stackyard("release", "--tag", "sc26")
+    told = json.loads(stackyard("release", "--tag", "sc26", "--dry-run", "--json").out)
+    assert (told["state"], told["previous"]) == ("ready", "")  # asked anew, and not its own past
+    assert "already, at this commit, made by a release" in str(told["gates"])
     old = ground.commit
     ground.publish()
     found = shut()
@@ -278,9 +396,29 @@ def test_gate_tag_made_by_hand(ground: Ground, shut: Callable[..., Shut], kind: 
     git(ground.root, "tag", *kind, "rev-sc26")
     assert shut().reason == "this clone has a tag rev-sc26 that origin has not"
     git(ground.root, "push", "--quiet", "origin", "rev-sc26")
-    assert shut().reason == f"origin has rev-sc26 already, at {ground.commit[:12]}"
+    reason = "origin has rev-sc26 already, at this commit, and no release made it"
+    assert shut().reason == reason
     git(ground.root, "tag", "--delete", "rev-sc26")
-    assert shut().reason == f"origin has rev-sc26 already, at {ground.commit[:12]}"
+    assert shut().reason == reason
+
+
+def test_gate_tag_of_other_stacks(
+    ground: Ground, stackyard: Stackyard, shut: Callable[..., Shut]
+) -> None:
+    """What a release of one stack proved says nothing of the others."""
+    ground.stack("other")
+    ground.publish()
+    stackyard("release", "--tag", "sc26", "--stack", "tiny")
+    found = shut()
+    assert found.reason.endswith("at this commit, made by a release without other")
+    assert "this one is of --stack tiny" in found.hint
+    again = stackyard("release", "--tag", "sc26", "--stack", "tiny")
+    assert "origin has rev-sc26 already, at this commit" in again.err
+
+
+def test_gate_tag_of_a_branch(ground: Ground, shut: Callable[..., Shut]) -> None:
+    git(ground.root, "push", "--quiet", "origin", "main:rev-sc26")
+    assert shut().reason.startswith("origin has a branch rev-sc26")
 
 
 def test_gate_tag_nobody_to_make_it(
@@ -322,7 +460,11 @@ def gitlab(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGitL
 
 
 def test_gate_pipeline(
-    stackyard: Stackyard, ground: Ground, gitlab: FakeGitLab, shut: Callable[..., Shut]
+    stackyard: Stackyard,
+    ground: Ground,
+    gitlab: FakeGitLab,
+    shut: Callable[..., Shut],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = gitlab.projects[0]
     gitlab.pipeline(there, sha="0" * 40, status="success")
@@ -339,6 +481,8 @@ def test_gate_pipeline(
     assert found.reason == f"pipeline {last.id} of main failed"
     assert f"/pipelines/{last.id}" in found.hint
     assert TOKEN not in found.answer.out + found.answer.err
+    monkeypatch.setenv("CI_PIPELINE_ID", str(last.id))  # the release is a job of it
+    assert states(stackyard("release", "--tag", "x", "--dry-run", "--json"))["pipeline"] == "passed"
 
 
 def test_gate_pipeline_unknown(
@@ -408,18 +552,62 @@ def test_gate_lock_changed(ground: Ground, stackyard: Stackyard, shut: Callable[
     assert found.reason == "stacks/tiny/spack.lock is not as it was committed"
 
 
+def test_gate_lock_of_another_spack(ground: Ground, shut: Callable[..., Shut]) -> None:
+    pin = {"repo": "https://example.org/spack", "ref": "v1", "commit": "d" * 40}
+    ground.project.write("stacks/tiny/pins.yaml", {"spack": pin})
+    ground.publish()
+    found = shut()
+    assert found.name == "lock"
+    assert found.reason.startswith("stacks/tiny/pins.yaml: the lock was made by Spack ")
+    assert found.hint == "run: invoke lock --stack tiny"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_gate_lock_is_a_link(ground: Ground, shut: Callable[..., Shut], *, there: bool) -> None:
+    """Git keeps where it points, so that the digest would be another one than the image's."""
+    lock = ground.root / "stacks/tiny/spack.lock"
+    target = (ground.root if there else ground.folder) / "locked.json"
+    lock.rename(target)
+    lock.symlink_to(target)
+    ground.publish()
+    assert shut().reason.startswith("stacks/tiny/spack.lock is a link")
+
+
 def test_gate_binaries_missing(ground: Ground, shut: Callable[..., Shut]) -> None:
     for name in ("tiny-app", "tiny-lib"):
         shutil.rmtree(ground.mirror / "v3/manifests/spec" / name)
     found = shut()
     assert found.name == "binaries"
     assert found.reason.startswith("3 of 7 missing on file://")
+    assert "tiny: 3 of 7 are missing; reading " in found.answer.err  # before the reading
     assert sorted(name.partition("/")[0] for name in found.missing) == [
         "tiny-app@1.1",
         "tiny-lib@1.0",
         "tiny-lib@1.1",
     ]
     assert all(name.endswith(": missing") for name in found.missing)
+
+
+def test_gate_binaries_of_a_working_copy(ground: Ground, shut: Callable[..., Shut]) -> None:
+    """Nobody can have the binary of what was built from somebody's own files."""
+    lock = json.loads((ground.root / "stacks/tiny/spack.lock").read_text())
+    (node,) = [one for one in lock["concrete_specs"].values() if one["name"] == "tiny-app"]
+    node["parameters"]["dev_path"] = "/home/somebody/tiny"
+    ground.project.write("stacks/tiny/spack.lock", lock)
+    ground.publish()
+    found = shut()
+    assert found.name == "binaries"
+    assert found.reason.startswith("1 of ")
+    assert found.missing[0].startswith("tiny-app@1.1/")
+
+
+@needs_gpg
+def test_gates_of_an_empty_mirror(stackyard: Stackyard, signed: Ground) -> None:
+    """Nothing is wrong with nothing, and it proves nothing."""
+    shutil.rmtree(signed.mirror / "v3/manifests/spec")
+    answer = stackyard("release", "--tag", "x", "--json", "--skip", "binaries", code=1)
+    found = states(answer)
+    assert (found["tiny: signatures"], found["tiny: index"]) == ("failed", "failed")
 
 
 @pytest.mark.parametrize("how", ["changed", "cut", "gone"])
@@ -535,6 +723,14 @@ def test_gate_key(signed: Ground, shut: Callable[..., Shut], how: str) -> None:
 
 
 @needs_gpg
+def test_gate_key_where_nobody_looks_at_signatures(
+    signed: Ground, shut: Callable[..., Shut]
+) -> None:
+    shutil.rmtree(signed.mirror / "v3/manifests/key")
+    assert shut("--skip", "signatures").reason == "the mirror has no public key"
+
+
+@needs_gpg
 def test_gate_key_of_the_image(
     stackyard: Stackyard, signed: Ground, shut: Callable[..., Shut]
 ) -> None:
@@ -571,6 +767,29 @@ def test_all_gates_of_the_mirror_skipped(stackyard: Stackyard, ground: Ground) -
     ]
     stackyard("release", "--tag", "sc26", *skips)
     assert ground.tags() == ["rev-sc26"]
+
+
+def test_all_gates_of_a_stack_skipped(stackyard: Stackyard, ground: Ground) -> None:
+    """The tag tells all the same what it is of, and what nobody looked at."""
+    of_stack = ("lock", "binaries", "signatures", "index", "key")
+    stackyard("release", "--tag", "sc26", *(p for gate in of_stack for p in ("--skip", gate)))
+    record = parse_message(ground.message("rev-sc26"))
+    assert record
+    assert record.skipped == tuple(sorted(of_stack))
+    assert record.locks == {"tiny": ground.lock_digest}
+    again = stackyard("release", "--tag", "sc26")
+    assert "rev-sc26 was made without the gates binaries, index, key" in again.err
+
+
+def test_what_cannot_be_told_of_is_not_tagged(stackyard: Stackyard, ground: Ground) -> None:
+    """However many gates are skipped: there would be nothing in the message."""
+    ground.project.write("stacks/tiny/spack.lock", "{}")
+    ground.publish()
+    of_stack = ("lock", "binaries", "signatures", "index", "key")
+    skips = [part for gate in of_stack for part in ("--skip", gate)]
+    answer = stackyard("release", "--tag", "sc26", *skips, code=2)
+    assert "stacks/tiny/spack.lock" in answer.err
+    ground.nothing_tagged()
 
 
 def test_the_page_explains_all_gates() -> None:

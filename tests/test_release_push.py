@@ -18,6 +18,7 @@ from git_server import serve_git
 from releases import DIGEST, Ground, Hub, git, imaged
 from signing import Signer, needs_gpg
 
+from stackyard.edges import git_release
 from stackyard.edges.stores.oci import OciStore
 from stackyard.edges.stores.store import ANONYMOUS
 from stackyard.errors import NotFoundError, StackyardError, UnreachableError
@@ -39,10 +40,11 @@ def hook(repository: Path, name: str, text: str) -> Path:
 
 def test_a_remote_that_refuses(stackyard: Stackyard, ground: Ground) -> None:
     """Nothing is half done, and once it takes tags the same command ends well."""
-    refusing = hook(ground.origin, "pre-receive", "echo 'only on Mondays' >&2; exit 1")
+    words = "only on Mondays, says http://me:never-shown@example.org/"
+    refusing = hook(ground.origin, "pre-receive", f"echo '{words}' >&2; exit 1")
     answer = stackyard("release", "--tag", "sc26", code=5)
     assert "origin did not take rev-sc26, and nothing is tagged" in answer.err
-    assert "only on Mondays" in answer.err
+    assert "only on Mondays, says http://example.org/" in answer.err
     assert "a hook of the server says why" in answer.err
     ground.nothing_tagged()
     refusing.unlink()
@@ -58,6 +60,17 @@ def test_a_release_that_was_killed_while_it_tagged(stackyard: Stackyard, ground:
     assert "pushed rev-sc26" in answer.err
     assert ground.tags() == ["rev-sc26"]
     assert git(ground.root, "rev-parse", "rev-sc26") == git(ground.origin, "rev-parse", "rev-sc26")
+
+
+def test_what_a_killed_release_left_of_another_commit(stackyard: Stackyard, ground: Ground) -> None:
+    """Somebody may want it: it is not taken away."""
+    stackyard("release", "--tag", "sc26")
+    git(ground.origin, "tag", "--delete", "rev-sc26")
+    old = git(ground.root, "rev-parse", "rev-sc26")
+    ground.publish()
+    answer = stackyard("release", "--tag", "sc26", code=1)
+    assert "this clone has a tag rev-sc26 that origin has not" in answer.out
+    assert git(ground.root, "rev-parse", "rev-sc26") == old
 
 
 def over_http(ground: Ground, url: str) -> None:
@@ -89,6 +102,29 @@ def test_a_connection_that_is_lost_after_the_push(stackyard: Stackyard, ground: 
         again = json.loads(stackyard("release", "--tag", "sc26", "--json").out)
     assert (again["state"], again["gates"]) == ("released", [])
     assert ground.tags() == ["rev-sc26"]
+    assert git(ground.root, "tag") == "rev-sc26"  # for git show
+
+
+def test_another_tag_of_this_clone_is_left_alone(stackyard: Stackyard, ground: Ground) -> None:
+    stackyard("release", "--tag", "sc26")
+    assert "this clone has another" not in stackyard("release", "--tag", "sc26").err
+    git(ground.root, "tag", "--force", "rev-sc26", "HEAD")
+    again = stackyard("release", "--tag", "sc26")
+    assert "this clone has another rev-sc26" in again.err
+    assert git(ground.root, "cat-file", "-t", "rev-sc26") == "commit"
+
+
+def test_a_tag_is_remembered_whatever_the_hash_function(ground: Ground) -> None:
+    for kind in ("sha1", "sha256"):
+        there = ground.folder / kind
+        git(ground.folder, "init", "--quiet", f"--object-format={kind}", str(there))
+        git(there, "commit", "--quiet", "--allow-empty", "--message=x")
+        commit = git(there, "rev-parse", "HEAD")
+        made = git_release.make_tag(there, "a", commit, "x\n")
+        assert git(there, "tag") == ""
+        assert git_release.remember_tag(there, "a", made)
+        assert not git_release.remember_tag(there, "a", commit)
+        assert git(there, "rev-parse", "refs/tags/a") == made
 
 
 @needs_gpg
@@ -129,6 +165,9 @@ def test_what_is_fetched_elsewhere_than_pushed(stackyard: Stackyard, ground: Gro
     stackyard("release", "--tag", "sc26")
     assert ground.tags() == []
     assert git(ground.folder / "other.git", "tag") == "rev-sc26"
+    git(ground.folder / "other.git", "tag", "rev-sc27", "main")
+    answer = stackyard("release", "--tag", "sc27", code=1)
+    assert "rev-sc27 already, at this commit, and no release made it" in answer.out
 
 
 PROGRAM = [sys.executable, "-c", "from stackyard.main import main; main()"]
@@ -157,6 +196,27 @@ def test_a_release_that_is_ended_while_it_pushes(stackyard: Stackyard, ground: G
     assert ground.tags() == ["rev-sc26"]
 
 
+def test_a_release_that_is_ended_while_it_asks(ground: Ground) -> None:
+    """What it found so far is told."""
+    script = ground.folder / "serve"
+    script.write_text("#!/bin/sh\nkill -TERM $RELEASE\nsleep 20\n")
+    script.chmod(0o755)
+    git(ground.root, "config", "remote.origin.uploadpack", str(script))
+    run = f"RELEASE=$$; export RELEASE; exec {shlex.join(PROGRAM)} release --tag sc26 --json"
+    with (ground.folder / "stderr").open("w+") as stderr:  # the script keeps it open
+        done = subprocess.run(
+            ["sh", "-c", run],
+            cwd=ground.root,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["state"] == "open"
+    ground.nothing_tagged()
+
+
 def second_clone(ground: Ground) -> Path:
     clone = ground.folder / "second"
     git(ground.folder, "clone", "--quiet", str(ground.origin), str(clone))
@@ -178,7 +238,8 @@ def test_two_releases_at_once(ground: Ground, *, same: bool) -> None:
         hook(clone / ".git", "pre-push", f"touch '{here}'\n{wait}")
     skip = [] if same else ["--skip", "branch"]
     argv = [*PROGRAM, "release", "--tag", "sc26", *skip]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    same_second = {"GIT_COMMITTER_DATE": "1800000000 +0000"}  # and yet not the same tag
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **same_second}
     runs = [
         subprocess.Popen(
             argv, cwd=clone, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

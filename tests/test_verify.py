@@ -17,8 +17,10 @@ from fake_registry import fake_registry
 from mirror_server import Reply, mirror_server
 from registry_data import fill
 
+from stackyard.edges.mirrors.verifying import read_whole
 from stackyard.edges.stores.access import Place
 from stackyard.edges.stores.folder import FileStore
+from stackyard.edges.stores.store import PIECE_BYTES
 from stackyard.flow.repair import mend
 from stackyard.flow.verify import Ward, examine_mirror
 from stackyard.mirror import INDEX_MANIFEST, KEY_INDEX
@@ -464,6 +466,14 @@ def test_blob_that_breaks_off_is_read_on(stackyard: Stackyard, tmp_path: Path) -
         cut = Reply(200, data[:100], claim=len(data))
         server.script[f"/{blob.relative_to(folder)}"] = [cut, None]
         assert checked(stackyard, server.url, "--unsigned", code=0)["faults"] == []
+
+
+def test_progress_is_told_while_a_large_blob_is_read(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(3 * PIECE_BYTES))
+    arrived: list[int] = []
+    read = read_whole(FileStore(tmp_path), "large", on_bytes=arrived.append)
+    assert sum(arrived) == read.size_bytes == 3 * PIECE_BYTES
+    assert max(arrived) <= PIECE_BYTES
 
 
 def test_registry(stackyard: Stackyard) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,10 @@ __all__ = [
     "Remote",
     "Tag",
     "ask_remote",
+    "below",
     "committer",
     "distance",
-    "latest_below",
+    "fetch_tags",
     "local_tag",
     "make_tag",
     "message_of",
@@ -34,7 +35,6 @@ _PUSH_S = 900.0
 _TAGS = "refs/tags/"
 _HEADS = "refs/heads/"
 _PEELED = "^{}"
-_NOBODY = "0" * 40
 #: A password in a URL, as git repeats it in errors.
 _LOGIN = re.compile(r"(://)[^/@\s]+@")
 _HINTS = (
@@ -117,17 +117,25 @@ def ask_remote(repository: Path, remote: str, prefix: str) -> Remote:
 def _push_url(repository: Path, remote: str) -> str:
     """The remote itself; or, where git pushes to another place than it fetches from, that place."""
     fetch, push = (
-        _git(repository, "remote", "get-url", *which, "--", remote) for which in ((), ("--push",))
+        _git(repository, "remote", "get-url", *which, "--", remote)
+        for which in ((), ("--push", "--all"))
     )
     if fetch.code:
+        known = _git(repository, "remote").stdout.decode(errors="replace").split()
+        others = f" ({', '.join(known)})" if known else ""
         raise ConfigError(
             f"git knows no remote {remote!r} here",
             where="release.remote",
-            hint=f"add it: git remote add {remote} URL; or name another in invoke.yaml",
+            hint=f"add it: git remote add {remote} URL; or name another in invoke.yaml{others}",
         )
-    if fetch.stdout == push.stdout:
-        return remote
-    return push.stdout.decode(errors="replace").strip()
+    places = push.stdout.decode(errors="replace").splitlines()
+    if len(places) > 1:
+        raise ConfigError(
+            f"git pushes to {len(places)} places as {remote}, and one could refuse what others took",
+            where="release.remote",
+            hint="add a remote for the one that is to have the tag, and name it in invoke.yaml",
+        )
+    return remote if fetch.stdout == push.stdout else places[0]
 
 
 def distance(repository: Path, commit: str, other: str) -> tuple[int, int] | None:
@@ -139,25 +147,13 @@ def distance(repository: Path, commit: str, other: str) -> tuple[int, int] | Non
     return int(left), int(right)
 
 
-def latest_below(repository: Path, commit: str, candidates: Sequence[str]) -> str:
-    """Of these commits the latest that ``commit`` comes from, or is; empty if it is none.
-
-    Those that are not in this clone are passed over.
+def below(repository: Path, commit: str, candidates: Collection[str]) -> tuple[str, ...]:
+    """Those of these commits that ``commit`` comes from, or is: the latest first, no parent before
+    its children. In a shallow clone only those that are there.
     """
-    here = [
-        one
-        for one in dict.fromkeys(candidates)
-        if not _git(repository, "cat-file", "-e", f"{one}^{{commit}}").code
-    ]
-    if not here:
-        return ""
-    # By time, the newest first.
-    argv = ["rev-list", "--no-walk=sorted", *here, "--"]
-    ordered = _must(_git(repository, *argv), "rev-list").stdout.decode().split()
-    for one in ordered:
-        if not _git(repository, "merge-base", "--is-ancestor", one, commit).code:
-            return one
-    return ""
+    argv = ["rev-list", "--date-order", commit, "--"]
+    output = _must(_git(repository, *argv), "rev-list")
+    return tuple(one for one in output.stdout.decode().split() if one in candidates)
 
 
 def local_tag(repository: Path, name: str) -> Tag | None:
@@ -169,20 +165,33 @@ def local_tag(repository: Path, name: str) -> Tag | None:
     return Tag(output.stdout.decode().strip(), commit.stdout.decode().strip())
 
 
-def message_of(repository: Path, remote: str, name: str, tag: Tag) -> str:
-    """The message of an annotated tag, which is fetched if it is not here; empty for another."""
+def fetch_tags(repository: Path, remote: str, tags: Mapping[str, Tag]) -> None:
+    """Bring those annotated tags that are not here, all at once and without naming them here.
+
+    Raises UnreachableError.
+    """
+    lacking = [
+        name
+        for name, tag in tags.items()
+        if tag.annotated and _git(repository, "cat-file", "-e", tag.object).code
+    ]
+    if not lacking:
+        return
+    url = _push_url(repository, remote)
+    argv = ["fetch", "--quiet", "--no-tags", "--", url, *(f"{_TAGS}{name}" for name in lacking)]
+    output = _asked(repository, *argv, timeout_s=_PUSH_S)
+    if output.code:
+        raise UnreachableError(
+            f"{', '.join(lacking[:5])} cannot be fetched: {_said(output)}",
+            where=remote,
+            hint=_hint(output.stderr),
+        )
+
+
+def message_of(repository: Path, tag: Tag) -> str:
+    """The message of an annotated tag that is here; empty for another."""
     if not tag.annotated:
         return ""
-    if _git(repository, "cat-file", "-e", tag.object).code:
-        url = _push_url(repository, remote)
-        argv = ["fetch", "--quiet", "--no-tags", "--", url, f"{_TAGS}{name}"]
-        output = _asked(repository, *argv, timeout_s=_PUSH_S)
-        if output.code:
-            raise UnreachableError(
-                f"the tag {name} cannot be fetched: {_said(output)}",
-                where=remote,
-                hint=_hint(output.stderr),
-            )
     output = _must(_git(repository, "cat-file", "tag", tag.object), "cat-file")
     return output.stdout.decode(errors="replace").partition("\n\n")[2]
 
@@ -218,12 +227,16 @@ def remove_tag(repository: Path, name: str, key: str) -> None:
 
 def remember_tag(repository: Path, name: str, key: str) -> bool:
     """Name an object in this clone as the remote names it; False if another has the name here."""
-    return not _git(repository, "update-ref", f"{_TAGS}{name}", key, _NOBODY).code
+    here = local_tag(repository, name)
+    if here is None:
+        return not _git(repository, "update-ref", f"{_TAGS}{name}", key, "").code
+    return here.object == key
 
 
 def push_tag(repository: Path, remote: str, name: str, key: str) -> Outcome:
     """Give the remote this tag and nothing else; what it has by this name is never replaced."""
-    argv = ["push", "--no-follow-tags", "--", remote, f"{key}:{_TAGS}{name}"]
+    alone = ("--no-follow-tags", "--recurse-submodules=no")
+    argv = ["push", *alone, "--", remote, f"{key}:{_TAGS}{name}"]
     try:
         output = _asked(repository, *argv, timeout_s=_PUSH_S)
     except ToolError as error:  # it did not end in time

@@ -14,12 +14,14 @@ from stackyard.edges.stacks import list_stacks
 from stackyard.errors import ConfigError, LockError, StackyardError, ToolError, UnreachableError
 from stackyard.flow.release_gates import Aim, Gates, image_target
 from stackyard.flow.release_image import Patience, Published, Target, follow_images
-from stackyard.flow.steps import Project, Work, open_project, read_stack
+from stackyard.flow.steps import Project, open_project, read_stack
 from stackyard.lock import Lock, parse_lock
 from stackyard.release import (
     Gate,
+    Record,
     StackNotes,
     blocked,
+    check_prefix,
     check_skips,
     make_message,
     notes_of,
@@ -96,7 +98,8 @@ def release(  # noqa: PLR0913 - what the task takes
     patience = Patience(_EVERY_S, _minutes(wait, aim.settings.release.wait_minutes) * 60)
     told = _Told(aim, as_json=as_json)
     try:
-        _run(aim, told, patience, dry_run=dry_run)
+        with stoppable():
+            _run(aim, told, patience, dry_run=dry_run)
     finally:
         told.end()
 
@@ -112,6 +115,7 @@ def _aim(  # noqa: PLR0913, PLR0917 - one step of the task
     if not name:
         raise ConfigError("what is it called?", where="--tag", hint="--tag sc26")
     settings = make_settings(project.settings)
+    check_prefix(settings.release.prefix)
     repository = git.top(
         project.root, where="release", hint="a release is a tag in git: git init, and a remote"
     )
@@ -164,8 +168,9 @@ def _minutes(text: str, usual: float) -> float:
 
 def _run(aim: Aim, told: _Told, patience: Patience, *, dry_run: bool) -> None:
     gates = Gates(aim)
-    if not dry_run and _is_released(gates):
-        console.note(f"{aim.settings.release.remote} has {aim.tag} already, at this commit")
+    if not dry_run and (record := _released(gates)):
+        _tell_released(aim, record)
+        _remember(aim, gates.remote.tags[aim.tag].object)
         _follow(aim, told, patience)
         return
     for name in sorted(aim.skips):
@@ -174,7 +179,7 @@ def _run(aim: Aim, told: _Told, patience: Patience, *, dry_run: bool) -> None:
         told.gate(gate)
     shut = blocked(told.gates)
     told.state = "blocked" if shut else "ready" if dry_run else "open"
-    message = _message(aim, gates, told)
+    message = _message(aim, gates, told, shut=bool(shut))
     if not shut or dry_run:
         _tell_notes(told)
     if shut:
@@ -193,59 +198,62 @@ def _run(aim: Aim, told: _Told, patience: Patience, *, dry_run: bool) -> None:
     _follow(aim, told, patience)
 
 
-def _is_released(gates: Gates) -> bool:
-    """A remote that does not answer is a matter of the gates."""
+def _released(gates: Gates) -> Record | None:
+    """What the tag says that a release of all these stacks made here, if there is one.
+
+    A remote that does not answer is a matter of the gates.
+    """
     try:
-        return gates.is_released()
+        record = gates.released()
     except StackyardError:
-        return False
+        return None
+    return record if record and set(gates.aim.stacks) <= set(record.locks) else None
+
+
+def _tell_released(aim: Aim, record: Record) -> None:
+    console.note(f"{aim.settings.release.remote} has {aim.tag} already, at this commit")
+    if record.skipped:
+        console.warn(f"{aim.tag} was made without the gates {', '.join(record.skipped)}")
 
 
 # -- the message ----------------------------------------------------------------------------
 
 
-def _message(aim: Aim, gates: Gates, told: _Told) -> str:
-    """The tag's message; empty where what it would tell is not known."""
+def _message(aim: Aim, gates: Gates, told: _Told, *, shut: bool) -> str:
+    """The tag's message; empty where what it would tell is not known, and nobody needs it."""
     try:
-        tags = gates.remote.tags
+        lasts = gates.lasts
+        stacks = [_stack_notes(aim, gates, name) for name in aim.stacks]
     except StackyardError:
-        return ""
-    if len(gates.works) < len(aim.stacks):
-        return ""
-    commits = {
-        one.commit: name
-        for name, one in sorted(tags.items(), key=lambda pair: (len(pair[0]), pair[0]))
-        if name != aim.tag
-    }
-    below = git_release.latest_below(aim.repository, aim.commit, list(commits))
-    if not below and git.is_shallow(aim.repository):
-        console.warn(
-            "this clone is shallow, so the last release is not known: git fetch --unshallow"
-        )
-    told.previous = commits.get(below, "")
-    stacks = [_stack_notes(aim, gates.works[name], below) for name in aim.stacks]
+        if shut:
+            return ""
+        raise
+    told.previous = next(iter(lasts.values()))
     run = secrets.token_hex(8)
     message = make_message(aim.name, stacks, previous=told.previous, skipped=aim.skips, run=run)
     told.notes = notes_of(message)
     return message
 
 
-def _stack_notes(aim: Aim, work: Work, commit: str) -> StackNotes:
+def _stack_notes(aim: Aim, gates: Gates, name: str) -> StackNotes:
+    work, last = gates.work(name), gates.lasts[name]
     data = git.file_at(aim.repository, aim.commit, work.lock_path)
     digest = _digest(work.lock_bytes if data is None else data)
-    return StackNotes(work.stack.name, work.lock, digest, _old_lock(aim, work, commit))
+    tags = gates.remote.tags
+    then = git.file_at(aim.repository, tags[last].commit, work.lock_path) if last else None
+    if then is None:
+        return StackNotes(name, work.lock, digest)
+    old = _old_lock(then, f"{last}:{aim.project.shown(work.lock_path)}")
+    return StackNotes(name, work.lock, digest, last, old)
 
 
-def _old_lock(aim: Aim, work: Work, commit: str) -> Lock | None:
-    if not commit:
-        return None
-    data = git.file_at(aim.repository, commit, work.lock_path)
-    if data is None:
-        return None
+def _old_lock(data: bytes, where: str) -> Lock | None:
     try:
-        return parse_lock(data, f"{commit[:12]}:{aim.project.shown(work.lock_path)}")
+        return parse_lock(data, where)
     except LockError as error:
-        console.warn(f"the lock of the last release cannot be compared with: {error.message}")
+        console.warn(
+            f"the lock of the last release cannot be compared with: {where}: {error.message}"
+        )
         return None
 
 
@@ -269,19 +277,24 @@ def _tag(aim: Aim, gates: Gates, message: str) -> None:
         git_release.remove_tag(repository, aim.tag, old.object)
     made = git_release.make_tag(repository, aim.tag, aim.commit, message)
     try:
-        with stoppable():
-            outcome = git_release.push_tag(repository, remote, aim.tag, made)
+        outcome = git_release.push_tag(repository, remote, aim.tag, made)
+        if not outcome.done:
+            _judge_push(aim, made, outcome)
     except KeyboardInterrupt:
         raise StackyardError(
             f"stopped while {aim.tag} was pushed: {remote} has it, or not",
             where=f"release {aim.name}",
             hint=_AGAIN,
         ) from None
-    if not outcome.done:
-        _judge_push(aim, made, outcome)
-    if not git_release.remember_tag(repository, aim.tag, made):
-        console.warn(f"this clone has another {aim.tag}: git fetch --force {remote} tag {aim.tag}")
+    _remember(aim, made)
     console.note(f"pushed {aim.tag} to {remote}, at {aim.commit[:12]}")
+
+
+def _remember(aim: Aim, made: str) -> None:
+    """Let this clone have the tag as well, for ``git show``."""
+    if not git_release.remember_tag(aim.repository, aim.tag, made):
+        remote = aim.settings.release.remote
+        console.warn(f"this clone has another {aim.tag}: git fetch --force {remote} tag {aim.tag}")
 
 
 def _judge_push(aim: Aim, made: str, outcome: git_release.Outcome) -> None:
@@ -331,8 +344,7 @@ def _follow(aim: Aim, told: _Told, patience: Patience) -> None:
     if aim.project.env.get("GITHUB_ACTIONS") == "true":
         console.warn("a tag that GITHUB_TOKEN pushed starts no other workflow: see docs/release.md")
     console.note("waiting for " + ", ".join(target.shown for target in targets))
-    with stoppable():
-        follow_images(targets, patience, found=told.image)
+    follow_images(targets, patience, found=told.image)
     told.state = "released"
 
 

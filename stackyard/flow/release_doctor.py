@@ -59,9 +59,11 @@ def _stack_findings(project: Project) -> Iterator[Finding]:
 
 def _git_findings(project: Project, repository: Path, *, offline: bool) -> Iterator[Finding]:
     from stackyard.edges import git_release
+    from stackyard.release import check_prefix
 
     wanted = make_settings(project.settings).release
     try:
+        check_prefix(wanted.prefix)
         git_release.committer(repository)
         if offline:
             return

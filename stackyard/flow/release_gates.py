@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stackyard.edges import git, git_push, git_release
-from stackyard.edges.git_release import Remote
+from stackyard.edges.git_release import Remote, Tag
 from stackyard.edges.stacks import list_stacks
-from stackyard.errors import StackyardError, StaleError
+from stackyard.errors import ConfigError, StackyardError, StaleError
 from stackyard.flow.release_mirror import OF_MIRROR, StackMirror
 from stackyard.flow.steps import Project, Request, Work, load_work, read_stack, work_of
 from stackyard.image_names import ImageName, parse_image_name
 from stackyard.release import (
     Gate,
+    Record,
     counted,
     judge_pipeline,
     newest_pipeline,
@@ -29,7 +30,7 @@ from stackyard.settings import Settings
 if TYPE_CHECKING:
     from stackyard.edges.stores.access import Place
 
-__all__ = ["Aim", "Gates"]
+__all__ = ["Aim", "Gates", "image_target"]
 
 _WORKERS = 16
 _SHOWN = 20
@@ -58,11 +59,11 @@ class Aim(NamedTuple):
 
 
 class Gates:
-    """Asks all of them, one after the other; ``works`` are the stacks that could be read by then."""
+    """Asks all of them, one after the other."""
 
     def __init__(self, aim: Aim) -> None:
         self.aim = aim
-        self.works: dict[str, Work] = {}
+        self._works: dict[str, Work] = {}
         self._repositories: dict[str, str] = {}  # of images, with the stack that has each
 
     def ask(self) -> Iterator[Gate]:
@@ -89,11 +90,21 @@ class Gates:
         except StackyardError as error:
             return _refused(name, error, stack)
 
-    @cached_property
+    @property
     def remote(self) -> Remote:
-        """What the remote has. Raises StackyardError, each time anew."""
+        """What the remote has. Raises StackyardError."""
+        if isinstance(self._answer, StackyardError):
+            raise self._answer
+        return self._answer
+
+    @cached_property
+    def _answer(self) -> Remote | StackyardError:
+        """Asked once: one that does not answer takes minutes to say so."""
         wanted = self.aim.settings.release
-        return git_release.ask_remote(self.aim.repository, wanted.remote, wanted.prefix)
+        try:
+            return git_release.ask_remote(self.aim.repository, wanted.remote, wanted.prefix)
+        except StackyardError as error:
+            return error
 
     # -- of the project -----------------------------------------------------------------------
 
@@ -157,16 +168,10 @@ class Gates:
         if problem := tag_problem(aim.name, aim.settings.release.prefix):
             return Gate("tag", "failed", problem, "choose another: --tag NAME")
         if there := self.remote.tags.get(aim.tag):
-            if self.is_released():
-                text = f"{name} has {aim.tag} already, at this commit, made by a release"
-                return Gate("tag", "passed", text)
-            return Gate(
-                "tag",
-                "failed",
-                f"{name} has {aim.tag} already, at {there.commit[:12]}",
-                "choose another name: what was published stays as it is. To wait for the image of "
-                "that release, check its commit out first",
-            )
+            return self._taken(there)
+        if aim.tag in self.remote.branches:
+            text = f"{name} has a branch {aim.tag}, and git could not tell which of them is meant"
+            return Gate("tag", "failed", text, "choose another: --tag NAME")
         if git_release.local_tag(aim.repository, aim.tag) and not self.is_leftover():
             return Gate(
                 "tag",
@@ -174,18 +179,77 @@ class Gates:
                 f"this clone has a tag {aim.tag} that {name} has not",
                 f"if nobody needs it: git tag -d {aim.tag}",
             )
+        _ = self.lasts
         who = git_release.committer(aim.repository)
         return Gate("tag", "passed", f"{aim.tag} is free, and {who} can make it")
 
-    def is_released(self) -> bool:
-        """Whether the remote has the tag already, made by a release, at this commit."""
+    def _taken(self, there: Tag) -> Gate:
+        aim, record = self.aim, self.released()
+        reason = f"{aim.settings.release.remote} has {aim.tag} already, at "
+        hint = "choose another name: what was published stays as it is"
+        if there.commit != aim.commit:
+            reason += there.commit[:12]
+            hint += ". To wait for the image of that release, check its commit out first"
+        elif record is None:
+            reason += "this commit, and no release made it"
+        elif others := [stack for stack in aim.stacks if stack not in record.locks]:
+            reason += f"this commit, made by a release without {', '.join(others)}"
+            hint += f"; this one is of --stack {' --stack '.join(record.locks)}"
+        else:
+            return Gate("tag", "passed", f"{reason}this commit, made by a release")
+        return Gate("tag", "failed", reason, hint)
+
+    def released(self) -> Record | None:
+        """What the release wrote that made the remote's tag, if there is one at this commit."""
         aim = self.aim
         there = self.remote.tags.get(aim.tag)
         if there is None or there.commit != aim.commit:
-            return False
-        remote = aim.settings.release.remote
-        message = git_release.message_of(aim.repository, remote, aim.tag, there)
-        return parse_message(message) is not None
+            return None
+        self._fetch({aim.tag: there})
+        return self._record(there)
+
+    def _fetch(self, tags: Mapping[str, Tag]) -> None:
+        git_release.fetch_tags(self.aim.repository, self.aim.settings.release.remote, tags)
+
+    def _record(self, tag: Tag) -> Record | None:
+        return parse_message(git_release.message_of(self.aim.repository, tag))
+
+    @cached_property
+    def lasts(self) -> Mapping[str, str]:
+        """The tag of each stack's last release, the latest one first; empty if there was none.
+
+        That is the latest tag which the commit comes from: one of a release of this stack, or one
+        that somebody made by hand. Raises ConfigError where the clone has too little history.
+        """
+        aim = self.aim
+        tags = {name: tag for name, tag in self.remote.tags.items() if name != aim.tag}
+        found: dict[str, str] = {}
+        below = self._below(tags)
+        self._fetch({name: tags[name] for name in below})
+        for name in below:
+            record = self._record(tags[name])
+            for stack in aim.stacks:
+                if record is None or stack in record.locks:
+                    found.setdefault(stack, name)
+            if len(found) == len(aim.stacks):
+                return found
+        if tags and git.is_shallow(aim.repository):
+            raise ConfigError(
+                "this clone is shallow, so that nobody knows what changed since the last release",
+                where=aim.settings.release.remote,
+                hint="git fetch --unshallow; in CI fetch all of it (GitLab: GIT_DEPTH: 0, "
+                "actions/checkout: fetch-depth: 0)",
+            )
+        return found | {stack: "" for stack in aim.stacks if stack not in found}
+
+    def _below(self, tags: Mapping[str, Tag]) -> Sequence[str]:
+        """Tags of the commits that ours comes from, the latest first."""
+        commits = {tag.commit for tag in tags.values()}
+        order = git_release.below(self.aim.repository, self.aim.commit, commits) if tags else ()
+        place = {commit: number for number, commit in enumerate(order)}
+        names = sorted(tags, key=lambda name: (len(name), name), reverse=True)
+        here = [name for name in names if tags[name].commit in place]
+        return sorted(here, key=lambda name: place[tags[name].commit])
 
     def is_leftover(self) -> bool:
         """Whether the tag of this clone was made by a release of this commit that was killed."""
@@ -193,8 +257,7 @@ class Gates:
         here = git_release.local_tag(aim.repository, aim.tag)
         if here is None or here.commit != aim.commit:
             return False
-        message = git_release.message_of(aim.repository, "", aim.tag, here)
-        return parse_message(message) is not None
+        return self._record(here) is not None
 
     def _generated(self) -> Gate:
         from stackyard.flow.generate import is_fresh, project_files
@@ -267,9 +330,12 @@ class Gates:
     def _lock(self, name: str) -> Gate:
         from stackyard.flow.locks import check_pins
 
-        work = self._work(name)
+        work = self.work(name)
         shown = self.aim.project.shown(work.lock_path)
         aim = self.aim
+        if work.lock_path.is_symlink():
+            text = f"{shown} is a link: the commit says where it points, and not what it is"
+            return Gate("lock", "failed", text, "put the file itself there, and commit it")
         if git.file_at(aim.repository, aim.commit, work.lock_path) is None:
             return Gate(
                 "lock", "failed", f"{shown} is not in the commit", f"git add --force {shown}"
@@ -281,16 +347,16 @@ class Gates:
         count = f"{len(work.lock.specs)} specs answer {work.stack.where}"
         return Gate("lock", "passed", count)
 
-    def _work(self, name: str) -> Work:
+    def work(self, name: str) -> Work:
         """The stack with its lock; where nobody asks whether they fit, with all roots of the lock."""
-        if name not in self.works:
+        if name not in self._works:
             try:
-                self.works[name] = load_work(self.aim.project, Request(stack=name))
+                self._works[name] = load_work(self.aim.project, Request(stack=name))
             except StaleError:
                 if "lock" not in self.aim.skips:
                     raise
-                self.works[name] = _unfit_work(self.aim.project, name)
-        return self.works[name]
+                self._works[name] = _unfit_work(self.aim.project, name)
+        return self._works[name]
 
     def _mirror(self, name: str) -> Iterator[Gate]:
         wanted = [gate for gate in OF_MIRROR if gate not in self.aim.skips]
@@ -298,7 +364,7 @@ class Gates:
             yield from (self._asked(gate, _never, name) for gate in OF_MIRROR)
             return
         try:
-            work = self._work(name)
+            work = self.work(name)
             place = self._place(work)
             store = place.open()
         except StackyardError as error:
@@ -333,8 +399,6 @@ class Gates:
 
 def image_target(settings: Settings, stack: str) -> ImageName:
     """Where the stack's image is pushed to. Raises ConfigError for what is no repository."""
-    from stackyard.errors import ConfigError
-
     where = f"{stack}: image.repository"
     found = parse_image_name(settings.image.repository, where)
     if found.tag or found.digest:

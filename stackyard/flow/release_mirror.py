@@ -80,6 +80,7 @@ class StackMirror:
         blobs = {blob.key: blob.size_bytes for one in self._found for blob in one.blobs}
         sizes = list(blobs.values())
         total = None if None in sizes else sum(size or 0 for size in sizes)
+        self._tell_cost(len(absent), total)
         progress = Progress("binaries", total, len(blobs))
         try:
             seen = check_binaries(
@@ -104,6 +105,14 @@ class StackMirror:
             hint = f"look closer: invoke mirror.verify --url {self._place.shown}"
         reason = f"{' and '.join(parts)} on {self._place.shown}"
         return Gate("binaries", "failed", reason, hint, missing=(*absent, *bad))
+
+    def _tell_cost(self, absent: int, total: int | None) -> None:
+        """What follows may take long, and whether it can end well is known by now."""
+        from stackyard.fetch import size_text
+
+        missing = f"{absent} of {self._wanted.total} are missing; " if absent else ""
+        size = "what is there" if total is None else size_text(total)
+        console.note(f"{self._work.stack.name}: {missing}reading {size}")
 
     @cached_property
     def _checked(self) -> Checked:

@@ -86,7 +86,7 @@ def check_binaries(  # noqa: PLR0913 - passed by name
     """Read every blob once, whoever names it, and see that each binary is what it says.
 
     Sizes, checksums, the heads of tarballs; the spec's hash against the manifest's name, and
-    computed anew. Raises UnreachableError if the mirror fails to answer again and again.
+    computed anew. ``on_bytes`` hears of each piece. Raises UnreachableError if the mirror fails to answer again and again.
     """
     jobs = _jobs(binaries)
     tolerance = Tolerance()
@@ -95,11 +95,15 @@ def check_binaries(  # noqa: PLR0913 - passed by name
     def work(job: _Job) -> Seen:
         try:
             read = read_whole(
-                store, job.blob.key, limit=job.limit, want=bool(job.spec_of), sleep=sleep
+                store,
+                job.blob.key,
+                limit=job.limit,
+                want=bool(job.spec_of),
+                on_bytes=on_bytes,
+                sleep=sleep,
             )
         except StoreError as error:
             return Seen(tuple(_unread(job, tolerance.note(error))), {}, 1, 0)
-        on_bytes(read.size_bytes)
         return _judge(store, job, read, known)
 
     # Large blobs are hashed side by side: that lets other threads run.
@@ -142,12 +146,13 @@ def _jobs(binaries: Iterable[Binary]) -> list[_Job]:
     return sorted(jobs, key=lambda job: job.blob.size_bytes or _LARGE, reverse=True)
 
 
-def read_whole(
+def read_whole(  # noqa: PLR0913 - passed by name
     store: Store,
     key: str,
     *,
     limit: int | None = None,
     want: bool = False,
+    on_bytes: Callable[[int], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Read:
     """Hash a blob to its end, and keep it if it is wanted; what breaks off goes on where it was.
@@ -168,6 +173,7 @@ def read_whole(
                     digest.update(piece)
                     head = head or piece[:PIECE_BYTES]
                     size += len(piece)
+                    on_bytes(len(piece))
                     if want and size <= SPEC_BYTES:
                         kept.append(piece)
                     if limit is not None and size > limit:
