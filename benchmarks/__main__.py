@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.cataloguing import measure_site
 from benchmarks.cloning import measure_clones
 from benchmarks.fetching import measure_fetches
 from benchmarks.images import measure_dump, measure_engines, measure_pulls
@@ -151,14 +152,22 @@ def bench_index(arguments: argparse.Namespace) -> list[Result]:
     return [
         _result(row.name, row.ours, row.peer, row.target)
         for count in arguments.specs.split(",")
-        for row in _index_rows(int(count), arguments.spack)
+        for row in _mirror_rows(measure_index, int(count), arguments.spack)
     ]
 
 
-def _index_rows(count: int, spack: str) -> list[Measured]:
+def bench_site(arguments: argparse.Namespace) -> list[Result]:
+    return [
+        _result(row.name, row.ours, row.peer, row.target)
+        for count in arguments.specs.split(",")
+        for row in _mirror_rows(measure_site, int(count), arguments.spack)
+    ]
+
+
+def _mirror_rows(measure: Callable[..., list[Measured]], count: int, spack: str) -> list[Measured]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return measure_index(folder, count, lambda argv: _one(argv, folder, None), spack)
+        return measure(folder, count, lambda argv: _one(argv, folder, None), spack)
 
 
 def bench_fetch(_: argparse.Namespace) -> list[Result]:
@@ -346,6 +355,7 @@ BENCHMARKS: Mapping[str, Callable[[argparse.Namespace], list[Result]]] = {
     "synthetic": bench_synthetic,
     "look-ups": bench_lookups,
     "index": bench_index,
+    "site": bench_site,
     "fetch": bench_fetch,
     "clone": bench_clone,
     "verify": bench_verify,

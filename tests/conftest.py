@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from real_spack import RealSpack
+from real_spack import SPACK, RealSpack
 
 from stackyard import main
 from stackyard.edges import settings
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from real_pipeline import Pipelines
 
 #: Servers, and projects, that tests may ask for.
-pytest_plugins = ["releases", "services"]
+pytest_plugins = ["browsing", "releases", "services"]
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
@@ -109,6 +110,24 @@ def fresh_spack(tmp_path: Path) -> Iterator[Callable[[], RealSpack]]:
     yield make
     for spack in made:
         spack.close()
+
+
+@pytest.fixture
+def builder(
+    fresh_spack: Callable[[], RealSpack], project: Project, monkeypatch: pytest.MonkeyPatch
+) -> RealSpack:
+    """A Spack that has built the tiny stack of the project, and that our commands find."""
+    folder = project.root / "stacks" / "tiny"
+    shutil.copytree(DATA / "tiny", folder)
+    shutil.copy(DATA / "tiny.spack.lock", folder / "spack.lock")
+    spack = fresh_spack()
+    for name, value in spack.env.items():
+        if name.startswith("SPACK_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SPACK_ROOT", SPACK)
+    spack("-e", str(folder), "install", "--no-cache", "--only-concrete")
+    shutil.rmtree(folder / ".spack-env")
+    return spack
 
 
 @pytest.fixture

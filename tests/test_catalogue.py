@@ -238,7 +238,7 @@ class Zlib(MakefilePackage, Package):
 
 
 def test_a_recipe_is_read_and_not_run() -> None:
-    about = parse_about(RECIPE.encode())
+    about = parse_about(RECIPE.encode(), "zlib")
     assert about == About(
         "A free, general-purpose, lossless library.", "https://zlib.net", ("Zlib", "MIT")
     )
@@ -259,14 +259,41 @@ def test_a_recipe_is_read_and_not_run() -> None:
         b"class X:\n    homepage = 'https://a\\nb'",
         b"class X:\n    homepage = 'https:///nowhere'",
         b"class X:\n    license(exit(1))",
+        b"class X:\n    cran = 'a b'",
+        b"class X:\n    cran = 3",
     ],
 )  # fmt: skip
 def test_what_is_no_recipe_says_nothing(source: bytes) -> None:
-    assert parse_about(source) == NOTHING
+    assert parse_about(source, "x") == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("zlib-ng", "ZlibNg"), ("7zip", "_7zip"), ("r-abc", "RAbc"), ("py-x", "Unlike")],
+)
+def test_the_class_of_a_package_counts_and_not_its_builders(name: str, kind: str) -> None:
+    source = f'class {kind}(Package):\n    """Ours."""\n    homepage = "https://x.example"\n'
+    if kind == "Unlike":
+        source = f"class Before:\n    pass\n\n{source}"
+    else:
+        source += '\nclass CMakeBuilder(CMakeBuilder):\n    """Theirs."""\n'
+    assert parse_about(source.encode(), name) == About("Ours.", "https://x.example")
+
+
+@pytest.mark.parametrize(
+    ("line", "page"),
+    [
+        ("cran = 'randomForest'", "https://cloud.r-project.org/package=randomForest"),
+        ("bioc = 'limma'", "https://bioconductor.org/packages/limma"),
+        ("cran = 'a'\n    homepage = 'https://a.example'", "https://a.example"),
+    ],
+)
+def test_packages_of_r_have_their_archive_s_page(line: str, page: str) -> None:
+    assert parse_about(f"class RX:\n    {line}".encode(), "r-x").homepage == page
 
 
 def test_a_long_docstring_is_cut() -> None:
-    about = parse_about(b'class X:\n    """' + b"word " * 1000 + b'"""')
+    about = parse_about(b'class X:\n    """' + b"word " * 1000 + b'"""', "x")
     assert len(about.summary) <= 600
     assert about.summary.endswith("…")
 
@@ -291,6 +318,10 @@ def many() -> dict[str, Entry]:
 def test_the_state_comes_back() -> None:
     state = State("s3://bucket/x", many(), ("A" * 40,))
     assert parse_state(dump_state(state), "state.json") == state
+
+
+def test_the_state_keeps_to_the_schema_beside_it() -> None:
+    assert is_valid(json.loads(dump_state(State("u", many()))))
 
 
 def test_the_state_depends_on_nothing_but_the_entries() -> None:
@@ -457,6 +488,58 @@ def test_what_is_new_comes_first() -> None:
     assert [one["hash"] for one in document(found, "new")["binaries"]] == [key(3), key(2), key(1)]
     page = Page(found["new.html"].decode())
     assert f"packages/zlib.html#{key(3)}" in page.links
+    assert "3 binaries" in page.text
+
+
+def test_a_day_of_many_says_how_many() -> None:
+    page = Page(files(*(entry(n) for n in range(500)))["new.html"].decode())
+    assert "500 binaries, 200 of them here" in page.text
+    assert "200 binaries" in page.text
+    assert sum(link.startswith("packages/") for link in page.links) == 1
+
+
+def test_equals_are_news_of_one_line() -> None:
+    found = files(entry(1), entry(2), entry(3, target="zen4"), entry(4, "hdf5"))
+    page = Page(found["new.html"].decode())
+    assert f"packages/hdf5.html#{key(4)}" in page.links
+    assert len([one for one in page.links if one.startswith("packages/zlib")]) == 2
+    assert "2 binaries" in page.text
+    assert f"/{key(4)[:7]}" in page.text
+
+
+ATOM = "{http://www.w3.org/2005/Atom}"
+
+
+def feed(found: dict[str, bytes]) -> ET.Element:
+    return ET.fromstring(found["feed.xml"])  # noqa: S314 - our own
+
+
+def test_a_feed_tells_what_is_new() -> None:
+    base = "https://site.example/x/"
+    entries = [entry(n, f"p{n % 9}", added_s=MARCH + n) for n in range(300)]
+    found = feed(files(*entries, dressing=DRESSING._replace(base=base, title=HOSTILE)))
+    assert found.findtext(f"{ATOM}title") == HOSTILE
+    assert found.findtext(f"{ATOM}updated") == "2024-03-01T00:04:59Z"
+    told = found.findall(f"{ATOM}entry")
+    assert len(told) == 200
+    assert told[0].findtext(f"{ATOM}title") == "p2 1.3"
+    assert told[0].find(f"{ATOM}link").attrib["href"] == f"{base}packages/p2.html#{key(299)}"  # type: ignore[union-attr]
+    names = {str(one.findtext(f"{ATOM}id")) for one in told}
+    assert len(names) == 200
+    assert all(re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", name) for name in names)
+    assert {one.attrib["href"] for one in found.findall(f"{ATOM}link")} == {
+        f"{base}feed.xml", f"{base}new.html"
+    }  # fmt: skip
+
+
+def test_a_feed_without_news_and_without_an_address() -> None:
+    found = feed(files(entry(1, added_s=None)))
+    assert found.findall(f"{ATOM}entry") == []
+    assert [one.attrib["href"] for one in found.findall(f"{ATOM}link")] == ["new.html"]
+    before = feed(files(entry(1))).find(f"{ATOM}entry/{ATOM}id")
+    after = feed(files(entry(1, added_s=MARCH + 9), entry(2))).findall(f"{ATOM}entry/{ATOM}id")
+    assert before is not None
+    assert before.text in [one.text for one in after]
 
 
 def test_old_clients_find_their_endpoints() -> None:
@@ -581,6 +664,73 @@ def test_commands_can_be_pasted() -> None:
     assert "spack mirror add stack https://cache.example.org/stack" in signed
     assert "spack buildcache keys --install --trust" in signed
     assert f"spack install --cache-only zlib/{key(1)[:10]}" in signed
+
+
+def test_a_registry_s_signatures_are_none_to_spack() -> None:
+    url = "oci://ghcr.io/o/n"
+    images = [entry(n, layout="oci", signed=n > 0) for n in range(2)]
+    found = files(*images, dressing=DRESSING._replace(url=url))
+    text = Page(found["index.html"].decode()).text
+    assert f"spack mirror add --unsigned stack {url}" in text
+    assert "buildcache keys" not in text
+    assert "1 of the 2 binaries carry signatures that Spack does not look at" in text
+    assert f"stackyard mirror.verify --url {url} --keys FILE" in text
+    assert "--unsigned stack" in Page(found["packages/zlib.html"].decode()).text
+
+
+def test_a_mirror_s_keys_sign_nothing_by_being_there() -> None:
+    found = files(entry(1, signed=False), dressing=DRESSING._replace(keys=("A" * 40,)))
+    text = Page(found["index.html"].decode()).text
+    assert "spack mirror add --unsigned stack" in text
+    assert "carry no signature" in text
+    assert "taken only from" not in Page(found["packages/zlib.html"].decode()).text
+
+
+def test_what_lacks_a_signature_is_said() -> None:
+    found = files(entry(1), entry(2, "hdf5", signed=False))
+    text = Page(found["index.html"].decode()).text
+    assert "spack mirror add stack" in text
+    assert "Without a signature: 1 of 2 binaries" in text
+    said = "taken only from a mirror that was added with --unsigned"
+    assert said in Page(found["packages/hdf5.html"].decode()).text
+    assert said not in Page(found["packages/zlib.html"].decode()).text
+
+
+def test_the_first_page_says_for_which_machines() -> None:
+    one_kind = Page(files(entry(1))["index.html"].decode())
+    assert "linux-debian12" in one_kind.text
+    assert "x86_64_v3" in one_kind.text
+    assert not any(link.startswith("?") for link in one_kind.links)
+    several = [entry(n, target=f"t{n:02d}&x") for n in range(12)]
+    page = Page(files(*several)["index.html"].decode())
+    assert next(link for link in page.links if link.startswith("?")) == "?target=t00%26x"
+    assert "and 4 more" in page.text
+
+
+def test_the_search_knows_each_kind_of_binary_by_itself() -> None:
+    found = files(
+        entry(1, version="2.0", target="zen4"),
+        entry(2, version="1.0", target="zen4", size_bytes=None, added_s=None),
+        entry(3, version="1.0", size_bytes=5, added_s=MARCH + 86_400),
+        entry(4, version="1.0", os="rhel9", compiler="", size_bytes=None, added_s=None),
+        entry(5, "Con"),
+        dressing=DRESSING._replace(about={"zlib": About("Packs.")}),
+    )
+    data = json.loads(found["data/0.json"])
+    (con, zlib) = data["packages"]
+    assert con[:4] == ["Con", slug("Con"), ["1.3"], ""]
+    assert zlib[:4] == ["zlib", "", ["2.0", "1.0"], "Packs."]
+    rows = [zlib[4][n : n + 7] for n in range(0, len(zlib[4]), 7)]
+    told = [
+        (data["systems"][a], data["compilers"][b], data["targets"][c], *rest)
+        for a, b, c, *rest in rows
+    ]
+    day = MARCH // 86_400
+    assert told == [
+        ("linux-debian12", "gcc@12.2.0", "x86_64_v3", 1, 1, 5, day + 1),
+        ("linux-debian12", "gcc@12.2.0", "zen4", 2, 0, 1000, day),
+        ("linux-rhel9", "", "x86_64_v3", 1, 1, None, None),
+    ]
 
 
 def test_a_row_says_in_what_its_binary_differs() -> None:

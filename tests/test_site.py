@@ -12,7 +12,7 @@ import mirrors
 import pytest
 from conftest import DATA, ROOT, Stackyard
 from fake_registry import fake_registry
-from mirror_server import mirror_server
+from mirror_server import Reply, mirror_server
 from registry_data import fill as fill_registry
 from services import S3Server
 from site_data import (
@@ -34,6 +34,8 @@ from stackyard.edges import files as edge_files
 from stackyard.edges.files import claimed
 from stackyard.edges.mirrors.indexing import update_index
 from stackyard.edges.stores.folder import FileStore
+from stackyard.errors import UnreachableError
+from stackyard.oci_notes import signed_manifest
 
 GOLDEN = ROOT / "tests" / "golden" / "site"
 REAL = DATA / "mirrors"
@@ -90,7 +92,7 @@ def test_real_mirrors(name: str, run: Run, tmp_path: Path) -> None:
     assert index["totals"]["signed"] == (report["binaries"] if name.endswith("-signed") else 0)
     assert index["totals"]["size_bytes"] > 0
     for path in (site / "api" / "v1").rglob("*.json"):
-        if path.name not in ("state.json", "schema.json"):
+        if path.name != "schema.json":
             assert is_valid(json.loads(path.read_bytes())), path
     for one in index["packages"]:
         folder = site / "api" / "v1"
@@ -168,6 +170,13 @@ def test_a_folder_without_recipes_is_refused(
         code=2,
     )  # fmt: skip
     assert "no recipes are there" in answer.err
+
+
+def test_recipes_come_from_one_place(mirror: Path, stackyard: Stackyard, tmp_path: Path) -> None:
+    argv = ["site", "--url", str(mirror), "--to", str(tmp_path / "s")]
+    answer = stackyard(*argv, "--packages", str(tmp_path), "--stack", "demo", code=2)
+    assert "--packages, --stack: recipes come from one place" in answer.err
+    assert not (tmp_path / "s").exists()
     assert not (tmp_path / "s").exists()
 
 
@@ -207,19 +216,19 @@ def test_a_second_run_changes_nothing(mirror: Path, run: Run, tmp_path: Path) ->
 
 def test_ten_new_binaries_cost_ten(run: Run, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
-    fill_mirror(mirror, 700)
+    fill_mirror(mirror, 300)
     for path in mirror.rglob("*.spec.manifest.json"):
         stamp(path, MARCH)
     first = run(mirror)
-    assert (first["read"], first["binaries"]) == (700, 700)
+    assert (first["read"], first["binaries"]) == (300, 300)
     idle = run(mirror)
-    fill_mirror(mirror, 710, start=700)
+    fill_mirror(mirror, 310, start=300)
     second = run(mirror)
-    assert (second["read"], second["binaries"]) == (10, 710)
+    assert (second["read"], second["binaries"]) == (10, 310)
     assert second["requests"] - idle["requests"] == 20  # a manifest and a spec each
     # its metadata, its package and those that it depends on; and what tells of all
     assert second["written"] < 10 * (1 + 2 * 7) + 30
-    assert run(mirror, to="fresh")["binaries"] == 710
+    assert run(mirror, to="fresh")["binaries"] == 310
     assert shown(tmp_path / "site") == shown(tmp_path / "fresh")
 
 
@@ -466,6 +475,20 @@ def test_a_registry(run: Run, tmp_path: Path) -> None:
     assert all(":" in one["url"].rpartition("/")[2] for one in manifest["packages"])
 
 
+def test_a_registry_tells_which_images_are_signed(run: Run, tmp_path: Path) -> None:
+    with fake_registry() as server:
+        repository = server.repository("tiny")
+        fill_registry(repository)
+        tag = next(tag for tag in repository.tags if tag.startswith("tiny-app-"))
+        manifest = repository.manifests[repository.tags[tag]][1]
+        repository.put(tag, signed_manifest(manifest, b"a signature"))
+        run(server.mirror("tiny"))
+    site = tmp_path / "site"
+    assert json.loads((site / "api/v1/index.json").read_bytes())["totals"]["signed"] == 1
+    assert package(site, "tiny-app")["binaries"][0]["signed"] is True
+    assert "mirror add --unsigned tiny" in Page((site / "index.html").read_text()).text
+
+
 def test_two_layouts_on_one_mirror(run: Run, tmp_path: Path) -> None:
     both = Path(shutil.copytree(REAL / "v3-signed", tmp_path / "both"))
     shutil.copytree(REAL / "v2-signed", both, dirs_exist_ok=True)
@@ -484,6 +507,45 @@ def test_what_cannot_be_read_is_said_and_left_out(mirror: Path, run: Run, tmp_pa
     assert (tmp_path / "site/index.html").exists()
     fill(mirror)
     assert run(mirror)["binaries"] == len(BINARIES)
+
+
+def test_what_nobody_gives_is_not_taken_for_gone(mirror: Path, run: Run, tmp_path: Path) -> None:
+    """What was known is shown until the mirror answers again."""
+    update_index(FileStore(str(mirror)))
+    with mirror_server(mirror) as server:
+        run(server.url)
+        before = contents(tmp_path / "site")
+        (path,) = (mirror / "v3/manifests/spec/hdf5").iterdir()
+        key = path.relative_to(mirror).as_posix()
+        server.script[f"/{key}"] = [Reply(403, b"no")]
+        assert list(run(server.url, "--full", code=6)["problems"]) == [key]
+        assert contents(tmp_path / "site") == before
+        run(server.url, to="first", code=6)
+        assert not (tmp_path / "first/packages/hdf5.html").exists()
+        server.script[f"/{key}"] = [Reply(200, b"{")]
+        run(server.url, "--full", code=6)
+    assert not (tmp_path / "site/packages/hdf5.html").exists()
+
+
+@pytest.mark.parametrize("what", ["gone", "list", "read"])
+def test_a_mirror_that_does_not_answer_leaves_the_site(  # noqa: PLR0917
+    what: str, mirror: Path, stackyard: Stackyard, run: Run, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    site = tmp_path / "site"
+    run(mirror)
+    before = contents(site)
+    fill_mirror(mirror, 30)
+
+    def silent(*_: Any, **__: Any) -> Any:
+        raise UnreachableError("no answer", where="there")
+
+    if what == "gone":
+        shutil.rmtree(mirror)
+    else:
+        monkeypatch.setattr(FileStore, what, silent)
+    stackyard("site", "--url", str(mirror), "--to", str(site), code=6)
+    assert contents(site) == before
 
 
 def test_the_binary_of_another_spec_is_not_shown(mirror: Path, run: Run) -> None:

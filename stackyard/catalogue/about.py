@@ -15,6 +15,11 @@ __all__ = ["NOTHING", "About", "parse_about", "recipe_folder"]
 
 _LONGEST = 600
 _URL = re.compile(r"https?://[!-~]{1,500}")
+#: Where packages of R have their pages, by the attribute that names them there.
+_ARCHIVES = {
+    "cran": "https://cloud.r-project.org/package=",
+    "bioc": "https://bioconductor.org/packages/",
+}
 
 
 class About(NamedTuple):
@@ -34,8 +39,8 @@ def recipe_folder(name: str) -> str:
     return f"_{module}" if module[:1].isdigit() else module
 
 
-def parse_about(source: bytes) -> About:
-    """Docstring, homepage and licences of the recipe's class; nothing where it cannot be parsed.
+def parse_about(source: bytes, name: str) -> About:
+    """Docstring, homepage and licences of the package's class; nothing where it cannot be parsed.
 
     Only literals count: an expression would have to be run.
     """
@@ -48,7 +53,7 @@ def parse_about(source: bytes) -> About:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     if not classes:
         return NOTHING
-    recipe = classes[-1]  # those before it help it
+    recipe = next((one for one in classes if _plain(one.name) == _plain(name)), classes[-1])
     licenses = dict.fromkeys(text for text in _calls(recipe, "license") if text and len(text) < 200)
     return About(_summary(ast.get_docstring(recipe) or ""), _homepage(recipe), tuple(licenses))
 
@@ -58,14 +63,28 @@ def _summary(docstring: str) -> str:
     return first if len(first) <= _LONGEST else f"{first[: _LONGEST - 1].rstrip()}…"
 
 
+def _plain(name: str) -> str:
+    """``PyNumpy`` and ``py-numpy`` are one; beside it a recipe may have classes of its builders."""
+    return re.sub(r"[-_]", "", name).lower()
+
+
 def _homepage(recipe: ast.ClassDef) -> str:
+    texts = dict(_literals(recipe))
+    pages = [texts.get("homepage", "")]
+    pages += [f"{place}{texts[name]}" for name, place in _ARCHIVES.items() if texts.get(name)]
+    for page in pages:
+        if _URL.fullmatch(page) and split_url(page).netloc:
+            return urlsplit(page).geturl()
+    return ""
+
+
+def _literals(recipe: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Attributes that are texts."""
     for node in recipe.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            named = any(isinstance(one, ast.Name) and one.id == "homepage" for one in node.targets)
-            text = node.value.value
-            if named and isinstance(text, str) and _URL.fullmatch(text) and split_url(text).netloc:
-                return urlsplit(text).geturl()
-    return ""
+            for one in node.targets:
+                if isinstance(one, ast.Name) and isinstance(node.value.value, str):
+                    yield one.id, node.value.value
 
 
 def _calls(recipe: ast.ClassDef, name: str) -> Iterator[str]:

@@ -180,9 +180,10 @@ def shards_of(catalogue: Catalogue) -> int:
 def search_files(catalogue: Catalogue) -> Iterator[tuple[str, bytes]]:
     """What the page of all packages searches; it is no part of the API.
 
-    ``{systems, compilers, targets, packages: [[name, file, versions, binaries, bytes, day,
-    description, [system, compiler, target, ...]], ...]}``: numbers of the lists, three for each kind
-    of binary; file and day are empty or null where they can be told from the name, or not at all.
+    ``{systems, compilers, targets, packages: [[name, file, versions, description, [system,
+    compiler, target, binaries, version, bytes, day, ...]], ...]}``: seven numbers for each kind of
+    binary. The first three and the version, the newest of the kind, are places in the lists; bytes
+    and day (since the epoch) are null where nobody knows; file is empty if it is the name.
     """
     count = shards_of(catalogue)
     groups: dict[str, list[Package]] = {f"{number:x}": [] for number in range(count)}
@@ -196,28 +197,31 @@ def _shard(packages: Sequence[Package]) -> Mapping[str, Any]:
     tables: tuple[dict[str, int], ...] = ({}, {}, {})
     rows = []
     for package in packages:
-        kinds = sorted({(one.system, one.compiler, one.target) for one in package.entries})
-        numbers = [
-            table.setdefault(text, len(table))
-            for kind in kinds
-            for table, text in zip(tables, kind, strict=True)
-        ]
-        file = slug(package.name)
-        day = None if package.added_s is None else day_text(day_number(package.added_s))
-        rows.append(
-            [
-                package.name,
-                "" if file == package.name else file,
-                package.versions,
-                len(package.entries),
-                package.size_bytes,
-                day,
-                package.about.summary,
-                numbers,
+        numbers: list[int | None] = []
+        for kind, entries in _kinds(package):
+            part = package._replace(entries=entries)
+            numbers += [
+                *(
+                    table.setdefault(text, len(table))
+                    for table, text in zip(tables, kind, strict=True)
+                ),
+                len(entries),
+                package.versions.index(entries[0].version),
+                part.size_bytes,
+                None if part.added_s is None else day_number(part.added_s),
             ]
-        )
+        file = "" if slug(package.name) == package.name else slug(package.name)
+        rows.append([package.name, file, package.versions, package.about.summary, numbers])
     systems, compilers, targets = map(list, tables)
     return {"systems": systems, "compilers": compilers, "targets": targets, "packages": rows}
+
+
+def _kinds(package: Package) -> Sequence[tuple[tuple[str, str, str], tuple[Entry, ...]]]:
+    """Its binaries by what people filter by, each time the newest version first."""
+    found: dict[tuple[str, str, str], list[Entry]] = {}
+    for one in package.entries:
+        found.setdefault((one.system, one.compiler, one.target), []).append(one)
+    return [(kind, tuple(entries)) for kind, entries in sorted(found.items())]
 
 
 def autamus_files(catalogue: Catalogue) -> Iterator[tuple[str, bytes]]:

@@ -24,6 +24,7 @@ TOP = (
     "api.html",
     "assets",
     "data",
+    "feed.xml",
     "index.html",
     "keys",
     "letters",

@@ -7,6 +7,8 @@ changes with what it is not about: ten new binaries are a change of few pages.
 from __future__ import annotations
 
 import re
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from stackyard.catalogue.content import Catalogue, Package
 from stackyard.catalogue.documents import NEWEST, shards_of
 from stackyard.catalogue.entries import Entry
 from stackyard.catalogue.figures import Share
-from stackyard.catalogue.names import day_number, day_text, plural, slug
+from stackyard.catalogue.names import day_number, day_text, plural, slug, time_text
 from stackyard.catalogue.plots import Bar, Point, bars, curve
 from stackyard.fetch import size_text
 from stackyard.pattern import FLAGS
@@ -32,6 +34,7 @@ Load = Callable[[str], str | None]
 _FIRST = 150
 _TOP = 15
 _FIRST_NEWS = 6
+_FIRST_KINDS = 8
 
 #: What HTML cannot hold, and half characters that no file can.
 _ILLEGAL = re.compile("[^\t\n\r -\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
@@ -51,6 +54,7 @@ def page_files(catalogue: Catalogue, load: Load) -> Iterator[tuple[str, bytes]]:
         yield f"packages/{slug(package.name)}.html", pages.package(package)
     yield from pages.letters()
     yield "new.html", pages.news()
+    yield "feed.xml", pages.feed()
     yield "statistics.html", pages.statistics()
     yield "api.html", pages.render("api", title="For programs", up="")
     yield "index.html", pages.index()
@@ -61,10 +65,11 @@ class _Pages:
         self._catalogue = catalogue
         self._environment = _environment(load)
         dressing = catalogue.dressing
-        signed = bool(dressing.keys) or any(one.signed for one in catalogue.entries.values())
+        signed = {one.layout for one in catalogue.entries.values() if one.signed}
         self._environment.globals.update(
             site=dressing,
-            signed=signed,
+            signed=bool(signed - {"oci"}),  # in a registry Spack knows no signatures
+            stamped="oci" in signed,
             has=catalogue.names.__contains__,
             slug=slug,
             size=_size,
@@ -100,6 +105,10 @@ class _Pages:
             count=len(packages),
             news=_distinct_news(self._catalogue.newest),
             shards=shards_of(self._catalogue),
+            kinds=(
+                ("system", "Platforms", figures.systems[:_FIRST_KINDS], len(figures.systems)),
+                ("target", "Targets", figures.targets[:_FIRST_KINDS], len(figures.targets)),
+            ),
             choices=(
                 ("system", "Platform", _labels(figures.systems)),
                 ("compiler", "Compiler", _labels(figures.compilers)),
@@ -130,10 +139,33 @@ class _Pages:
             yield f"letters/{letter}.html", page
 
     def news(self) -> bytes:
-        days: dict[int, list[Entry]] = {}
-        for one in self._catalogue.newest[:NEWEST]:
-            days.setdefault(day_number(one.added_s or 0), []).append(one)
-        return self.render("new", title="What is new", up="", days=days, day_text=day_text)
+        newest = self._catalogue.newest
+        days: dict[int, dict[tuple[str, ...], list[Entry]]] = {}
+        for one in newest[:NEWEST]:
+            alike = days.setdefault(day_number(one.added_s or 0), {})
+            alike.setdefault((one.name, one.version, one.system, one.target), []).append(one)
+        return self.render(
+            "new",
+            title="What is new",
+            up="",
+            days={day: list(alike.values()) for day, alike in days.items()},
+            counts=Counter(day_number(one.added_s or 0) for one in newest),
+            day_text=day_text,
+        )
+
+    def feed(self) -> bytes:
+        """Atom. Its ids are made from hashes: they stay, wherever the site is."""
+        newest = self._catalogue.newest[:NEWEST]
+        url = self._catalogue.dressing.url
+        template = self._environment.get_template("site/feed.xml.j2")
+        text = template.render(
+            feed=_urn(url),
+            updated=time_text(newest[0].added_s or 0 if newest else 0),
+            entries=[
+                (_urn(f"{url}#{one.hash}"), time_text(one.added_s or 0), one) for one in newest
+            ],
+        )
+        return text.encode()
 
     def statistics(self) -> bytes:
         figures = self._catalogue.figures
@@ -183,6 +215,10 @@ def _shares(title: str, what: str, shares: Sequence[Share]) -> Mapping[str, Any]
     rows = [(one.label, size_text(one.size_bytes), f"{one.binaries:,}") for one in shares]
     header = (what, "Size", "Binaries")
     return {"title": title, "picture": bars(drawn, title), "header": header, "rows": rows}
+
+
+def _urn(name: str) -> str:
+    return uuid.uuid5(uuid.NAMESPACE_URL, name).urn
 
 
 def _distinct_news(newest: Sequence[Entry]) -> list[Entry]:

@@ -80,7 +80,8 @@ SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "What a mirror of Spack's binaries holds, version 1",
     "oneOf": [
-        {"$ref": f"#/$defs/{kind}"} for kind in ("index", "package", "hashes", "new", "statistics")
+        {"$ref": f"#/$defs/{kind}"}
+        for kind in ("index", "package", "hashes", "new", "statistics", "state")
     ],
     "$defs": {
         "index": _kind(
@@ -150,5 +151,9 @@ SCHEMA: dict[str, Any] = {
             targets=_SHARES,
             compilers=_SHARES,
         ),
+        "state": {
+            **_kind("state", url=_TEXT),
+            "description": "what the next run starts from; its other keys are nobody else's",
+        },
     },
 }

@@ -70,6 +70,8 @@ def dump_state(state: State) -> bytes:
         )
     document = {
         "version": _VERSION,
+        "kind": "state",
+        "schema": "schema.json",
         "url": state.url,
         "keys": state.keys,
         "nodes": nodes.values,

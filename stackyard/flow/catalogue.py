@@ -69,6 +69,7 @@ def site(  # noqa: PLR0913 - passed by name
     url: str = "",
     to: str = "",
     packages: str = "",
+    stack: str = "",
     public: str = "",
     base: str = "",
     title: str = "",
@@ -88,7 +89,7 @@ def site(  # noqa: PLR0913 - passed by name
     start = time.perf_counter()
     project = find_project()
     place = named_place(project, url, flag="--url")
-    recipes = _recipe_folders(packages)
+    recipes = _recipes(project, packages, stack)
     folder = Path(to)
     with closing(place.open()) as store, claimed(folder / ".stackyard", "another run of site"):
         dressing = _dressing(store.url, public=public, base=base, title=title)
@@ -103,10 +104,11 @@ def site(  # noqa: PLR0913 - passed by name
         console.out(_json(report, place.shown, folder))
     console.note(_summary(report, time.perf_counter() - start))
     for key, problem in report.problems.items():
-        console.warn(f"{key} is not in the site: {problem}")
+        console.warn(f"{key} cannot be read: {problem}")
     if report.problems:
         raise CorruptError(
-            f"{len(report.problems)} binaries cannot be read and are not in the site",
+            f"{len(report.problems)} binaries cannot be read: the site lacks them, or shows what was "
+            "known of them",
             where=place.shown,
             hint="look closer with: stackyard mirror.verify",
         )
@@ -160,6 +162,7 @@ def _look(store: Counted, folder: Path, old: State, *, full: bool) -> Found:
     now = time.time()
     found = changes(store, known)
     entries = {key: known[key] for key in found.same}
+    by_key = {one.key: one for one in seen.values()}
     problems: dict[str, str] = {}
     files = 0
     if found.fresh:
@@ -170,6 +173,8 @@ def _look(store: Counted, folder: Path, old: State, *, full: bool) -> Found:
         entry = one.entry
         if entry is None:
             problems[one.key] = one.problem
+            if one.unknown and one.key in by_key:
+                entries[by_key[one.key].hash] = by_key[one.key]
             continue
         if entry.added_s is None and seen:
             # Nobody else knows when it came: it is new, or what an earlier run said holds.
@@ -212,6 +217,18 @@ def _dressing(url: str, *, public: str, base: str, title: str) -> Dressing:
     )
 
 
+def _recipes(project: Project | None, packages: str, stack: str) -> tuple[Path, ...]:
+    """The folders with recipes: of a checkout, or of the packages that a stack pins."""
+    if not stack:
+        return _recipe_folders(packages)
+    if packages:
+        raise ConfigError("recipes come from one place", where="--packages, --stack")
+    from stackyard.flow.clone import pinned_recipes
+    from stackyard.flow.steps import open_project
+
+    return _recipe_folders(str(pinned_recipes(project or open_project(), stack)))
+
+
 def _recipe_folders(packages: str) -> tuple[Path, ...]:
     """The folders with recipes in a checkout; none without one. Raises ConfigError."""
     if not packages:
@@ -241,7 +258,7 @@ def _abouts(state: State, folders: tuple[Path, ...]) -> Mapping[str, About]:
             file = path / "package.py"
             if file.is_file():
                 try:
-                    found[name] = parse_about(read_bytes(file, limit_bytes=_RECIPE_BYTES))
+                    found[name] = parse_about(read_bytes(file, limit_bytes=_RECIPE_BYTES), name)
                 except StackyardError as error:
                     console.warn(f"{error}")
                 break

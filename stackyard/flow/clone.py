@@ -29,7 +29,7 @@ from stackyard.stack import Stack
 if TYPE_CHECKING:
     from stackyard.lock import Lock
 
-__all__ = ["Asked", "asked_of", "clone", "kept", "place", "settle"]
+__all__ = ["Asked", "asked_of", "clone", "kept", "pinned_recipes", "place", "settle"]
 
 #: Where Spack's own defaults name its packages: 1.1 and later, 1.0.
 _DEFAULTS = ("etc/spack/defaults/base/repos.yaml", "etc/spack/defaults/repos.yaml")
@@ -132,6 +132,14 @@ def _own_packages(cache: Kept, spack: Pin) -> Pin | None:
         if text is not None:
             return default_packages(text, f"{spack.commit[:12]}:{path}")
     return None
+
+
+def pinned_recipes(project: Project, stack: str) -> Path:
+    """A checkout with the recipes that a stack pins: of the packages, or of a Spack before 1.0."""
+    pins = settle(asked_of(project, *read_stack(project, stack)))
+    folder = project.root / ".stackyard" / "recipes"
+    kept(project).check_out(pins.packages or pins.spack, folder)
+    return folder
 
 
 def place(pins: Pins, folder: Path, project: Project) -> bool:

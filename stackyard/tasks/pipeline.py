@@ -169,6 +169,8 @@ def lock_(  # noqa: PLR0913
         "no_push": "push nothing: the mirror is only read",
         "no_index": "leave the mirror's index as it is",
         "base_image": "image that those of a registry begin with, such as docker.io/library/ubuntu:24.04",
+        "stop_after": "minutes after which nothing more is built; what was built is pushed (default: "
+        "never)",
         "unsigned": "do not check signatures, and do not sign",
         "keys": "file or folder with the public keys to trust (default: the stack's keys/, then "
         "settings)",
@@ -198,6 +200,7 @@ def build(  # noqa: PLR0913
     no_push: bool = False,
     no_index: bool = False,
     base_image: str = "",
+    stop_after: str = "",
     lock: str = "",
     json: bool = False,
 ) -> None:
@@ -222,6 +225,7 @@ def build(  # noqa: PLR0913
         push=not no_push,
         index=not no_index,
         base_image=base_image,
+        stop_after=stop_after,
     )
 
 
@@ -262,11 +266,12 @@ def draw(  # noqa: PLR0913
         "from_": "begin with this spack.yaml: a file, a folder, or a URL (default: a small stack)",
         "name": "name of the stack (default: that of the folder it comes from)",
         "mirror": "where binaries go (default: the registry of the git remote, else a folder here)",
+        "image": "with what makes a container image of the stack: its repository in a registry",
     }
 )
-def init(_: Context, from_: str = "", name: str = "", mirror: str = "") -> None:
+def init(_: Context, from_: str = "", name: str = "", mirror: str = "", image: str = "") -> None:
     """Begin a project in the current folder: a stack, settings, files for CI, a README."""
-    flow("init").init(source=from_, name=name, mirror=mirror)
+    flow("init").init(source=from_, name=name, mirror=mirror, image=image)
 
 
 @told(
@@ -286,6 +291,7 @@ def doctor(_: Context, stack: str = "", offline: bool = False, json: bool = Fals
         "url": "the mirror to show: a URL, a folder, or the name of a mirror in a stack",
         "to": "folder for the site; what it holds of an older one is brought up to date",
         "packages": "checkout of the package repository, for what recipes say of their packages",
+        "stack": "the packages that this stack pins, instead of --packages",
         "public": "the mirror's URL as its users name it (default: that of --url)",
         "base": "address that the site will have, for links in /manifest/ (default: relative ones)",
         "title": "name of the site (default: from the mirror's URL)",
@@ -298,6 +304,7 @@ def site(  # noqa: PLR0913
     url: str = "",
     to: str = "",
     packages: str = "",
+    stack: str = "",
     public: str = "",
     base: str = "",
     title: str = "",
@@ -309,6 +316,7 @@ def site(  # noqa: PLR0913
         url=url,
         to=to,
         packages=packages,
+        stack=stack,
         public=public,
         base=base,
         title=title,

@@ -3,6 +3,8 @@
   const byId = (id) => document.getElementById(id);
   const up = document.body.dataset.up;
   const HASH = /^[a-z2-7]{1,32}$/;
+  /** What people filter by; the names stand in addresses. */
+  const KINDS = ["system", "compiler", "target"];
 
   /** An element with properties and children; text only ever becomes text. */
   function make(tag, properties = {}, ...children) {
@@ -84,9 +86,9 @@
     const first = table.tBodies[0];
     const rest = byId("rest");
     const restWas = rest.classList.contains("hidden");
-    const filters = ["system", "compiler", "target", "order"].map(byId);
+    const filters = [...KINDS, "order"].map(byId);
     const ORDERS = {
-      new: (a, b) => (b.day ?? "").localeCompare(a.day ?? ""),
+      new: (a, b) => b.day - a.day,
       large: (a, b) => (b.size ?? -1) - (a.size ?? -1),
       many: (a, b) => b.binaries - a.binaries,
     };
@@ -98,18 +100,37 @@
       const parts = [...Array(shards).keys()].map((number) => read(`${up}data/${number.toString(16)}.json`));
       const found = [];
       for (const part of await Promise.all(parts)) {
-        for (const [name, file, versions, binaries, size, day, about, kinds] of part.packages) {
-          const triples = [];
-          for (let i = 0; i < kinds.length; i += 3) {
-            triples.push([part.systems[kinds[i]], part.compilers[kinds[i + 1]] || "none", part.targets[kinds[i + 2]]]);
+        for (const [name, file, versions, about, numbers] of part.packages) {
+          const kinds = [];
+          for (let i = 0; i < numbers.length; i += 7) {
+            const [system, compiler, target, binaries, version, size, day] = numbers.slice(i, i + 7);
+            kinds.push({
+              system: part.systems[system], compiler: part.compilers[compiler] || "none", target: part.targets[target],
+              binaries, version, size, day,
+            });
           }
-          found.push({ name, file: file || name, versions, binaries, size, day, about, triples, text: about.toLowerCase() });
+          found.push({ name, file: file || name, versions, about, kinds, text: about.toLowerCase() });
         }
       }
       return found.sort((a, b) => (a.name < b.name ? -1 : 1));
     }
     const loaded = () => (all ??= load().catch((error) => { all = null; throw error; }));
 
+    /** A package as far as its binaries fit; null if none does. */
+    function fitting(one, fits) {
+      const kinds = one.kinds.filter(fits);
+      if (!kinds.length) return null;
+      const known = (values) => values.filter((value) => value !== null);
+      const sizes = known(kinds.map((kind) => kind.size));
+      return {
+        ...one,
+        newest: one.versions[Math.min(...kinds.map((kind) => kind.version))],
+        more: kinds.length === one.kinds.length ? one.versions.length - 1 : 0,
+        binaries: kinds.reduce((sum, kind) => sum + kind.binaries, 0),
+        size: sizes.length ? sizes.reduce((sum, size) => sum + size, 0) : null,
+        day: Math.max(-1, ...known(kinds.map((kind) => kind.day))),
+      };
+    }
     /** Names before descriptions, and what begins with the text before what only has it. */
     function rank(one, text) {
       if (!text) return 0;
@@ -119,16 +140,16 @@
       if (name.includes(text)) return 2;
       return one.text.includes(text) ? 3 : -1;
     }
-    function row(one, text) {
-      const name = make("th", { scope: "row" }, make("a", { href: whole(one.file) }, ...marked(one.name, text)));
+    function row(one, text, query) {
+      const name = make("th", { scope: "row" }, make("a", { href: whole(one.file) + query }, ...marked(one.name, text)));
       if (one.about) name.append(make("span", { class: "about" }, ...marked(one.about, text)));
-      const version = make("td", { class: "version" }, one.versions[0]);
-      if (one.versions.length > 1) version.append(" ", make("span", { class: "soft" }, `+${one.versions.length - 1}`));
+      const version = make("td", { class: "version" }, one.newest);
+      if (one.more) version.append(" ", make("span", { class: "soft" }, `+${one.more}`));
       return make(
         "tr", {}, name, version,
-        make("td", { class: "number", "data-label": "binaries" }, one.binaries.toLocaleString("en")),
+        make("td", { class: "number", "data-label": one.binaries === 1 ? "binary" : "binaries" }, one.binaries.toLocaleString("en")),
         make("td", { class: "number size" }, sizeText(one.size)),
-        make("td", { class: "date" }, one.day ?? ""),
+        make("td", { class: "date" }, one.day < 0 ? "" : new Date(one.day * 864e5).toISOString().slice(0, 10)),
       );
     }
     async function withHash(prefix) {
@@ -168,16 +189,17 @@
         return;
       }
       if (mine !== turn) return; // somebody typed on
-      const fits = ([system, compiler, target]) =>
-        (!wanted[0] || system === wanted[0]) && (!wanted[1] || compiler === wanted[1]) && (!wanted[2] || target === wanted[2]);
+      const chosen = KINDS.map((kind, number) => [kind, wanted[number]]).filter(([, value]) => value);
+      const fits = (one) => chosen.every(([kind, value]) => one[kind] === value);
+      const query = chosen.length ? `?${new URLSearchParams(chosen)}` : "";
       const ranked = typed.startsWith("/") ? [] : packages
-        .map((one) => [rank(one, text), one])
-        .filter(([place, one]) => place >= 0 && one.triples.some(fits))
+        .map((one) => [rank(one, text), fitting(one, fits)])
+        .filter(([place, one]) => place >= 0 && one)
         .sort(([a], [b]) => a - b)
         .map(([, one]) => one);
       if (wanted[3]) ranked.sort(ORDERS[wanted[3]]);
       const files = new Map(packages.map((one) => [one.name, one.file]));
-      const rows = [...ranked.map((one) => () => row(one, text)), ...hashes.map((one) => () => hashRow(one, files, text))];
+      const rows = [...ranked.map((one) => () => row(one, text, query)), ...hashes.map((one) => () => hashRow(one, files, text))];
       const body = make("tbody");
       body.append(...rows.slice(0, shown).map((build) => build()));
       table.tBodies[0].replaceWith(body);
@@ -258,7 +280,7 @@
         ["SHA-256", make("code", {}, one.sha256)],
         ["Size", one.size_bytes === null ? "not known" : `${one.size_bytes.toLocaleString("en")} bytes`],
         ["Added", one.added ?? "not known"],
-        ["Signature", one.signed ? "there is one; Spack checks it" : "none"],
+        ["Signature", !one.signed ? "none" : one.layout === "oci" ? "there is one, which Spack does not look at" : "there is one; Spack checks it"],
         ["Namespace", one.namespace || "none"],
       ];
       const used = one.dependents.map((user) => other(user, true, null));
@@ -277,7 +299,7 @@
           needed,
           make("div", {}, make("h3", {}, "Variants"), variants.length ? pairs(variants) : make("p", { class: "small" }, "None.")),
           make("div", {}, make("h3", {}, "Binary"), pairs(about))),
-        make("p", { class: "small" }, make("a", { href: `${up}${one.spec.replace(/^(\.\.\/)+/, "")}` }, "spec.json")),
+        make("p", { class: "small" }, make("a", { href: `${up}${one.spec.replace(/^(\.\.\/)+/, "")}` }, "Metadata as JSON")),
       ];
     }
     async function toggle(row, open = !row.classList.contains("open")) {
@@ -315,8 +337,11 @@
       handle.addEventListener("click", (event) => {
         event.preventDefault();
         const open = !row.classList.contains("open");
-        history.replaceState(null, "", open ? `#${row.id}` : location.pathname + location.search);
+        history.replaceState(null, "", location.pathname + location.search + (open ? `#${row.id}` : ""));
         toggle(row, open);
+      });
+      row.addEventListener("click", (event) => {
+        if (!event.target.closest("a") && getSelection().isCollapsed) handle.click();
       });
     }
     addEventListener("hashchange", look);
@@ -324,22 +349,58 @@
 
     const filter = byId("filter");
     if (!filter) return;
-    const texts = new Map(rows.map((row) => [row, `${row.textContent} ${row.id}`.toLowerCase()]));
+    const about = rows.map((row) => ({
+      row,
+      text: `${row.textContent} ${row.id}`.toLowerCase(),
+      system: row.cells[2].firstChild.data.trim(),
+      compiler: row.cells[3].textContent || "none",
+      target: row.querySelector(".target").textContent,
+    }));
+    const MANY = 5;
+    const choices = new Map();
+    const query = new URLSearchParams(location.search);
+    for (const [kind, label] of [["system", "Platform"], ["compiler", "Compiler"], ["target", "Target"]]) {
+      const values = [...new Set(about.map((one) => one[kind]))].sort();
+      if (values.length < 2) continue;
+      const options = values.map((value) => make("option", {}, value));
+      const select = make("select", { id: kind }, make("option", { value: "" }, "all"), ...options);
+      if (values.includes(query.get(kind))) select.value = query.get(kind);
+      byId("clear").before(make("label", { class: "choice" }, make("span", {}, label), select));
+      choices.set(kind, select);
+    }
     function sift() {
       const words = filter.value.toLowerCase().replace("/", " ").split(/\s+/).filter(Boolean);
+      const wanted = [...choices].map(([kind, select]) => [kind, select.value]).filter(([, value]) => value);
       let left = 0;
-      for (const row of rows) {
-        const fits = words.every((word) => texts.get(row).includes(word));
-        if (!fits) toggle(row, false);
-        row.classList.toggle("hidden", !fits);
+      for (const one of about) {
+        const fits = words.every((word) => one.text.includes(word)) && wanted.every(([kind, value]) => one[kind] === value);
+        if (!fits) toggle(one.row, false);
+        one.row.classList.toggle("hidden", !fits);
         left += fits;
       }
-      byId("found").textContent = words.length ? `${left.toLocaleString("en")} of ${count(rows.length, "binary", "binaries")}` : "";
+      const idle = !words.length && !wanted.length;
+      const asked = new URLSearchParams(wanted).toString();
+      history.replaceState(null, "", (asked ? `?${asked}` : location.pathname) + location.hash);
+      byId("clear").classList.toggle("hidden", idle);
+      byId("found").textContent = idle ? "" : `${left.toLocaleString("en")} of ${count(rows.length, "binary", "binaries")}`;
       byId("none").classList.toggle("hidden", left > 0);
     }
-    armSearch(filter);
+    function reset() {
+      filter.value = "";
+      for (const select of choices.values()) select.value = "";
+      sift();
+    }
+    const wanted = [...choices.values()].some((select) => select.value);
+    if (rows.length > MANY || wanted) armSearch(filter);
+    if (wanted) {
+      sift();
+      const head = byId("binaries");
+      if (head.getBoundingClientRect().top > innerHeight) head.scrollIntoView();
+    }
     filter.addEventListener("input", rested(sift));
-    filter.addEventListener("keydown", (event) => { if (event.key === "Escape") { filter.value = ""; sift(); } });
+    filter.addEventListener("keydown", (event) => { if (event.key === "Escape") reset(); });
+    for (const select of choices.values()) select.addEventListener("change", sift);
+    byId("clear").addEventListener("click", reset);
   }
 
   armCopies(document);

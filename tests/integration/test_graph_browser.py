@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,6 @@ from stackyard.plan import Action, Decision, Plan, make_graph, make_plan
 HERE = Path(__file__).parent
 TOP = HERE.parent.parent
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>alert(1)</script> ]]> '\""
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 
 Open = Callable[..., Any]
 
@@ -50,18 +41,6 @@ def make_small_plan() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as session:
-        running = session.chromium.launch(executable_path=program, args=list(ARGUMENTS))
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "plan.html"
     path.write_text(graph_html(make_small_plan(), f"Plan {HOSTILE}", load), encoding="utf-8")
@@ -84,6 +63,7 @@ def open_page(browser: Any, address: str) -> Iterator[Open]:
         page.on("dialog", lambda dialog: errors.append(dialog.message))
         page.on("request", lambda request: requests.append(request.url))
         page.goto(address)
+        settle(page)
         return page
 
     yield open_page
@@ -91,6 +71,24 @@ def open_page(browser: Any, address: str) -> Iterator[Open]:
         context.close()
     assert errors == []
     assert {url for url in requests if not url.startswith("data:")} == {address}
+
+
+def settle(page: Any) -> None:
+    """Wait until the drawing stands still: for as many frames as nothing else takes."""
+    page.evaluate(
+        """() => new Promise((done) => {
+          const drawing = document.querySelector("#stage svg");
+          let before = "";
+          let still = 0;
+          (function look() {
+            const now = drawing.getAttribute("viewBox");
+            still = now === before ? still + 1 : 0;
+            before = now;
+            if (still < 4) requestAnimationFrame(look);
+            else done();
+          })();
+        })"""
+    )
 
 
 def node(page: Any, name: str) -> Any:
@@ -101,7 +99,7 @@ def node(page: Any, name: str) -> Any:
 
 def look_at(page: Any, name: str) -> None:
     page.locator("#zoom-fit").click()
-    page.wait_for_timeout(50)
+    settle(page)
     node(page, name).hover()
 
 
@@ -169,7 +167,7 @@ def test_hover_shows_reason_needs_and_dependents(open_page: Open) -> None:
 def test_a_click_keeps_and_links_lead_on(open_page: Open) -> None:
     page = open_page()
     page.locator("#zoom-fit").click()
-    page.wait_for_timeout(50)
+    settle(page)
     node(page, "curl").click()
     page.mouse.move(5, 5)
     assert page.locator("#panel h2").inner_text().startswith("curl")
@@ -196,8 +194,7 @@ def test_keyboard_walks_the_graph(open_page: Open) -> None:
     width = "document.querySelector('#stage svg').viewBox.baseVal.width"
     before = page.evaluate(width)
     page.keyboard.press("+")
-    page.wait_for_timeout(60)
-    assert page.evaluate(width) < before
+    page.wait_for_function(f"{width} < {before}")
     assert page.locator(".sy-n[tabindex='0']").count() == 1
 
 
@@ -221,13 +218,13 @@ def test_wheel_zooms_and_drag_moves(open_page: Open) -> None:
     start = page.evaluate(box)
     page.mouse.move(300, 500)
     page.mouse.wheel(0, -300)
-    page.wait_for_timeout(80)
+    page.wait_for_function(f"{box}[2] < {start[2]}")
+    settle(page)
     zoomed = page.evaluate(box)
-    assert zoomed[2] < start[2]
     page.mouse.down()
     page.mouse.move(380, 560, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(80)
+    settle(page)
     assert page.evaluate(box)[0] < zoomed[0]
     assert page.evaluate(box)[1] < zoomed[1]
 
@@ -249,7 +246,7 @@ def test_a_phone_has_no_sideways_scroll(open_page: Open, scheme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator("#search").fill("curl")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(350)
+    settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
@@ -257,7 +254,7 @@ def test_reduced_motion_jumps(open_page: Open) -> None:
     page = open_page(900, 500, reduced_motion="reduce")
     page.locator("#search").fill("hdf5")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(60)
+    settle(page)
     frame = page.locator("#stage").bounding_box()
     shown = node(page, "hdf5").bounding_box()
     assert frame["y"] < shown["y"] < frame["y"] + frame["height"]

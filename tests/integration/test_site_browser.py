@@ -6,7 +6,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,17 +17,10 @@ from site_data import HOSTILE, MARCH, NODES, Page, fill, stamp
 from benchmarks.indexing import fill_mirror
 from stackyard.catalogue import Catalogue, Dressing, Edge, Entry, site_files
 from stackyard.catalogue.about import About
+from stackyard.catalogue.names import slug
 from stackyard.flow.catalogue import site
 
 TOP = Path(__file__).resolve().parent.parent.parent
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 REAL = ["v2-signed", "v2-unsigned", "v3-signed", "v3-unsigned"]
 
 Open = Callable[..., Any]
@@ -107,12 +99,18 @@ def _large() -> Catalogue:
     return Catalogue({one.hash: one for one in entries}, dressing)
 
 
+def _numbered(package: int) -> list[Entry]:
+    """All of a package of the large mirror."""
+    return [_entry(number, f"package-{package}") for number in range(package, 20_000, 2000)]
+
+
 def _hostile() -> Catalogue:
     one = _entry(1, "con", namespace=HOSTILE, compiler=HOSTILE, variants={HOSTILE: HOSTILE})
     other = _entry(2, "Con", edges=(Edge(one.name, HOSTILE, one.hash, ("link",)),))
     about = {"con": About(HOSTILE, "https://x.example/'\"><b>", (HOSTILE,))}
     dressing = Dressing(HOSTILE, f"https://x.example/{HOSTILE}", "x", about=about)
-    return Catalogue({one.hash: one, other.hash: other}, dressing)
+    third = _entry(14, "con")
+    return Catalogue({found.hash: found for found in (one, other, third)}, dressing)
 
 
 @pytest.fixture(scope="module")
@@ -126,18 +124,6 @@ def address(places: Path) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as session:
-        running = session.chromium.launch(executable_path=program, args=list(ARGUMENTS))
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -227,6 +213,41 @@ def test_filters_hold_for_one_binary(open_page: Open) -> None:
     assert page.locator("#system").input_value() == "linux-rhel9"
 
 
+def test_a_filter_counts_and_goes_along(open_page: Open) -> None:
+    """A row tells of the binaries that fit, and its page begins with them."""
+    page = open_page("large/index.html")
+    page.locator(".kinds a", has_text="zen4").click()
+    page.locator("#found", has_text="2,000 packages").wait_for()
+    assert page.locator("#target").input_value() == "zen4"
+    search(page, "package-5", "[0-9]+ packages")
+    row = page.locator("#packages tbody tr").first
+    entries = [one for one in _numbered(5) if one.target == "zen4"]
+    assert row.locator("td[data-label]").inner_text() == str(len(entries))
+    assert row.locator(".version").inner_text() == max(one.version for one in entries)
+    row.locator("a").click()
+    page.locator("#found", has_text=f"{len(entries)} of 10 binaries").wait_for()
+    rows = page.locator("#rows tbody tr:visible")
+    assert rows.count() == len(entries)
+    assert page.url.endswith("package-5.html?target=zen4")
+    page.locator("#target").select_option("x86_64_v3")
+    fit = [one for one in _numbered(5) if one.target == "x86_64_v3"]
+    page.locator("#found", has_text=f"{len(fit)} of 10").wait_for()
+    page.locator("#clear").click()
+    assert rows.count() == 10
+    assert "?" not in page.url
+
+
+def test_a_filter_is_offered_for_few_binaries_only_if_asked(open_page: Open) -> None:
+    page = open_page("hostile/index.html?target=zen4")
+    page.locator("#found", has_text="1 package").wait_for()
+    page.locator("#packages tbody a").click()
+    page.locator("#found", has_text="1 of 2 binaries").wait_for()
+    assert page.locator("#rows tbody tr:visible").count() == 1
+    page = open_page(f"hostile/packages/{slug('con')}.html")
+    assert page.locator("#rows tbody tr:visible").count() == 2
+    assert page.locator("#tools").is_hidden()
+
+
 def test_the_list_is_put_in_another_order(open_page: Open) -> None:
     page = open_page("tutorial/index.html")
     by_name = names(page)
@@ -282,6 +303,9 @@ def test_a_binary_opens_by_keyboard_and_closes(open_page: Open) -> None:
     page.keyboard.press("Enter")
     assert page.locator("tr.detail").count() == 0
     assert handle.get_attribute("aria-expanded") == "false"
+    page.locator("#rows td.date").first.click()  # anywhere in the row
+    page.locator("tr.detail h3").first.wait_for()
+    assert handle.get_attribute("aria-expanded") == "true"
 
 
 def test_a_package_s_binaries_are_sifted(open_page: Open) -> None:

@@ -57,12 +57,16 @@ class Changes(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """A binary that was read, and its metadata for old clients; or what is wrong with it."""
+    """A binary that was read, and its metadata for old clients; or what is wrong with it.
+
+    ``unknown``: the mirror did not give it to us. What was known of it may hold.
+    """
 
     key: str
     entry: Entry | None = None
     sidecar: bytes = b""
     problem: str = ""
+    unknown: bool = False
 
 
 def changes(store: Store, known: Mapping[str, Entry]) -> Changes:
@@ -158,7 +162,7 @@ class _Reader:
         places = [(one.hash, listed) for one in batch for listed in one.listed]
         manifests = read_manifests(self._store, self._layout, entries=places, workers=_WORKERS)
         for key, error in manifests.problems.items():
-            yield Fresh(key, problem=error.message)
+            yield _failed(key, error)
         read = {binary.hash: binary for binary in manifests.binaries}
         run = tried_map if is_on_disk(self._store) else parallel_map
         pairs = [(binary, manifests.listed[binary.key]) for binary in read.values()]
@@ -185,7 +189,7 @@ class _Reader:
                 return None
             return Fresh(binary.key, problem="the spec that it names is not there")
         except StoreError as error:
-            return Fresh(binary.key, problem=self._tolerance.note(error).message)
+            return _failed(binary.key, self._tolerance.note(error))
         return Fresh(binary.key, entry, sidecar(spec, specs, entry.checksum))
 
     def _nodes(self, binary: Binary) -> tuple[Mapping[str, Spec], int | None]:
@@ -199,6 +203,10 @@ class _Reader:
         if binary.hash in self._specs:
             return self._specs, None
         return {spec.hash: spec for spec in read_specs(self._store, binary)}, None
+
+
+def _failed(key: str, error: StoreError) -> Fresh:
+    return Fresh(key, problem=error.message, unknown=not isinstance(error, CorruptError))
 
 
 def _timestamp(config: bytes, where: str) -> int | None:
