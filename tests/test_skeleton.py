@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from conftest import ROOT
+from locks import lock, node
 
-from stackyard.errors import StackError
-from stackyard.skeleton import Home, parse_home, raw_url, with_sections
+from stackyard.errors import ConfigError, StackError
+from stackyard.lock import parse_lock
+from stackyard.skeleton import (
+    Ground,
+    Home,
+    Published,
+    lock_ground,
+    outside_paths,
+    parse_home,
+    parse_published,
+    with_sections,
+)
 
 MIRROR = 'buildcache-destination:\n  url: "s3://b/x"\n'
 CI = "ci:\n  target: gitlab\n"
@@ -21,6 +33,7 @@ CI = "ci:\n  target: gitlab\n"
         ("https://me:secret@gitlab.uni.edu/a/b", Home("gitlab", "gitlab.uni.edu", "a/b")),
         ("git@git.example.com:a/b.git", Home("", "git.example.com", "a/b")),
         ("https://notgithub.com/a/b", Home("", "notgithub.com", "a/b")),
+        ("https://owner.github.io/a/b", Home("", "owner.github.io", "a/b")),
         ("/srv/git/name.git", Home()),
         ("file:///srv/git/name.git", Home()),
         ("https://github.com/only", Home()),
@@ -38,11 +51,106 @@ def test_registries() -> None:
     assert Home("gitlab", "gitlab.uni.edu", "a/b").registry() == ""
 
 
-def test_pages_of_github() -> None:
-    raw = "https://raw.githubusercontent.com/o/n/main/stacks/x/spack.yaml"
-    assert raw_url("https://github.com/o/n/blob/main/stacks/x/spack.yaml") == raw
-    assert raw_url(raw) == raw
-    assert raw_url("stacks/x") == "stacks/x"
+RAW = "https://raw.githubusercontent.com/o/n"
+
+
+@pytest.mark.parametrize(
+    ("source", "folder", "name"),
+    [
+        ("https://github.com/o/n", f"{RAW}/HEAD", "n"),
+        ("git@github.com:o/n.git", f"{RAW}/HEAD", "n"),
+        ("ssh://git@github.com/o/n.git", f"{RAW}/HEAD", "n"),
+        ("https://github.com/o/n/tree/dev/stacks/hep/", f"{RAW}/dev/stacks/hep", "hep"),
+        ("https://github.com/o/n/blob/main/spack.yaml?plain=1", f"{RAW}/main", "n"),
+        ("https://github.com/o/n/blob/main/stacks/hep/spack.yaml", f"{RAW}/main/stacks/hep", "hep"),
+        (f"{RAW}/main/spack.yaml", f"{RAW}/main", "n"),
+        (f"{RAW}/refs/heads/main/spack.yaml", f"{RAW}/refs/heads/main", "n"),
+        (f"{RAW}/main/hep/spack.yaml", f"{RAW}/main/hep", "hep"),
+        ("https://github.uni.edu/o/n", "https://github.uni.edu/o/n/raw/HEAD", "n"),
+        ("https://gitlab.com/g/s/p", "https://gitlab.com/g/s/p/-/raw/HEAD", "p"),
+        (
+            "https://gitlab.com/g/s/p/-/blob/main/x/spack.yaml?ref_type=heads",
+            "https://gitlab.com/g/s/p/-/raw/main/x",
+            "x",
+        ),
+        ("https://o.github.io/cache/hep", "https://o.github.io/cache/hep", "hep"),
+        ("https://example.org/a/hep/spack.yaml", "https://example.org/a/hep", "hep"),
+        ("s3://bucket/hep/", "s3://bucket/hep", "hep"),
+    ],
+)
+def test_manifests_on_servers(source: str, folder: str, name: str) -> None:
+    assert parse_published(source) == Published(folder, "spack.yaml", name)
+
+
+@pytest.mark.parametrize(
+    "source", ["git@git.example.com:a/b", "https://x.org/a.git", "http://", "@"]
+)
+def test_what_only_git_can_read(source: str) -> None:
+    with pytest.raises(ConfigError, match="no URL") as caught:
+        parse_published(source)
+    assert "clone it" in caught.value.hint
+
+
+def ground(*places: tuple[str, str]) -> Ground:
+    nodes = [
+        node(name, arch={"platform": "linux", "platform_os": os, "target": target})
+        for name, (os, target) in zip("ab", places, strict=False)
+    ]
+    return lock_ground(lock(nodes))
+
+
+@pytest.mark.parametrize(
+    ("places", "runner", "image"),
+    [
+        ([("ubuntu24.04", "x86_64_v3")], "ubuntu-24.04", "docker.io/library/ubuntu:24.04"),
+        ([("ubuntu22.04", "x86_64")], "ubuntu-22.04", "docker.io/library/ubuntu:22.04"),
+        ([("ubuntu24.04", "neoverse_n1")], "ubuntu-24.04-arm", "docker.io/library/ubuntu:24.04"),
+        ([("ubuntu24.04", "x86_64_v4")], "", "docker.io/library/ubuntu:24.04"),
+        ([("ubuntu24.04", "unheard-of")], "", "docker.io/library/ubuntu:24.04"),
+        ([("debian12", "x86_64_v3")], "", "docker.io/library/debian:12"),
+        ([("rocky9", "x86_64_v3")], "", ""),
+        ([("debian12", "x86_64"), ("ubuntu24.04", "x86_64")], "", ""),
+    ],
+)
+def test_what_a_lock_is_for(places: list[tuple[str, str]], runner: str, image: str) -> None:
+    found = ground(*places)
+    assert (found.runner(), found.base_image()) == (runner, image)
+
+
+def test_the_processor_that_runs_all_of_a_lock() -> None:
+    system = "ubuntu24.04"
+    assert ground((system, "x86_64"), (system, "x86_64_v3")) == Ground(system, "x86_64_v3")
+    assert ground((system, "x86_64_v3"), (system, "neoverse_n1")) == Ground(system, "")
+
+
+def test_the_starter_is_for_what_init_takes_for_granted() -> None:
+    path = ROOT / "templates/init/starter/spack.lock"
+    assert lock_ground(parse_lock(path.read_bytes(), str(path))) == Ground()
+
+
+def test_what_a_manifest_names_beside_it() -> None:
+    spack = {
+        "include": [
+            "common.yaml",
+            {"path": "../up/x.yaml"},
+            "/etc/x",
+            "https://x.org/y",
+            "$spack/z",
+        ],
+        "repos:": {
+            "ours": "./repo",
+            "mine": "$env/repo",
+            "builtin": {"git": "https://x.org/r.git"},
+        },
+    }
+    assert outside_paths({"spack": spack}) == (
+        "common.yaml",
+        "../up/x.yaml",
+        "./repo",
+        "$env/repo",
+    )
+    assert outside_paths({"spack": {"specs": ["a"], "include": "x", "repos": None}}) == ()
+    assert outside_paths({"spack": ["include"]}) == ()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +165,8 @@ def test_pages_of_github() -> None:
         ),
         ("spack:\n  ci: {target: gitlab}\n  specs: [zlib]\n", ("mirrors",)),
         ("spack:\n  ci::\n    target: gitlab\n  specs: [zlib]\n", ("mirrors",)),
+        ("x: &x [a]\nspack:\n  specs: *x\n", ("mirrors", "ci")),
+        ("spack:\n  specs: [zlib]\n  # - tcl\n# other\nnext: 1\n", ("mirrors", "ci")),
         (f"spack:\n  mirrors:\n    {MIRROR.replace(chr(10), chr(10) + '    ')}\n", ("ci",)),
     ],
 )
@@ -90,3 +200,10 @@ def test_nothing_can_be_added(text: str) -> None:
         with_sections(text, "there/spack.yaml", MIRROR, CI)
     assert caught.value.where.startswith("there/spack.yaml")
     assert caught.value.hint
+
+
+def test_comments_stay_where_they_belong() -> None:
+    text = "spack:\n  specs: [zlib]\n  # - tcl\n\n# other\nnext: 1\n"
+    made, _ = with_sections(text, "spack.yaml", MIRROR, CI)
+    assert made.startswith("spack:\n  specs: [zlib]\n  # - tcl\n  mirrors:\n")
+    assert made.endswith("    target: gitlab\n\n# other\nnext: 1\n")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from stackyard.errors import StackyardError
 
-__all__ = ["claimed", "read_bytes", "write_files"]
+__all__ = ["claimed", "make_executable", "read_bytes", "write_files"]
 
 AnyPath = TypeVar("AnyPath", bound=str | Path)
 
@@ -70,6 +70,17 @@ def write_files(files: Mapping[AnyPath, bytes]) -> tuple[Path, ...]:
         for _, temporary in pending:
             temporary.unlink(missing_ok=True)
     return tuple(target for target, _ in pending)
+
+
+def make_executable(path: Path) -> None:
+    """For everybody who may read it. Raises StackyardError."""
+    try:
+        mode = path.stat().st_mode
+        path.chmod(mode | (mode & 0o444) >> 2)
+    except OSError as problem:
+        raise StackyardError(
+            f"cannot make it executable: {_reason(problem)}", where=str(path)
+        ) from problem
 
 
 def _is_stream(path: AnyPath) -> bool:

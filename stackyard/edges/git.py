@@ -19,7 +19,9 @@ __all__ = [
     "files_below",
     "find_refs",
     "head",
+    "is_published",
     "is_shallow",
+    "main_branch",
     "remotes",
     "top",
 ]
@@ -40,6 +42,12 @@ def top(
 ) -> Path:
     """The repository's root. Raises ConfigError, naming ``where``, outside of one."""
     output = _git(folder, "rev-parse", "--show-toplevel")
+    if "safe.directory" in output.stderr:
+        raise ConfigError(
+            f"{folder} belongs to another user, and git does not look into it",
+            where=where,
+            hint=f"if you trust it: git config --global --add safe.directory {folder}",
+        )
     if output.code:
         raise ConfigError(f"{folder} is in no git repository", where=where, hint=hint)
     return Path(os.fsdecode(output.stdout.rstrip(b"\n")))
@@ -127,6 +135,22 @@ def is_shallow(repository: Path) -> bool:
 def head(repository: Path) -> str:
     """The commit that is checked out. Raises ConfigError where there is none."""
     return _commit(repository, "HEAD", "git")
+
+
+def is_published(repository: Path, commit: str) -> bool:
+    """Whether a branch of a remote has the commit, as far as is known here."""
+    output = _git(repository, "for-each-ref", "--count=1", f"--contains={commit}", _REMOTES)
+    return not output.code and bool(output.stdout.strip())
+
+
+def main_branch(repository: Path) -> str:
+    """The remote's default branch, else the one that is checked out; empty outside of a repository."""
+    for name in ("refs/remotes/origin/HEAD", "HEAD"):
+        output = _git(repository, "symbolic-ref", "--quiet", name)
+        if not output.code:
+            full = output.stdout.decode(errors="replace").strip()
+            return full.removeprefix("refs/heads/").removeprefix("refs/remotes/origin/")
+    return ""
 
 
 def remotes(repository: Path) -> tuple[str, ...]:

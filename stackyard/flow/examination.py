@@ -21,6 +21,8 @@ __all__ = ["Finding", "doctor", "examine"]
 
 #: Characters of a variable's value that GitLab takes.
 _LONGEST_VARIABLE = 10_000
+#: Variables that GitHub's workflows have without anybody's doing.
+_OF_GITHUB = frozenset({"GITHUB_ACTOR", "GITHUB_TOKEN"})
 
 
 class Finding(NamedTuple):
@@ -205,6 +207,8 @@ def _pull_request_findings(work: Work, name: str) -> Iterator[Finding]:
         return
     settings = work.settings.pull_requests
     if not settings.mirror:
+        if _is_built_by_github(work):  # whose pull requests push nothing
+            return
         yield Finding(
             check=check,
             text="what they build goes to the mirror that releases go to",
@@ -220,6 +224,11 @@ def _pull_request_findings(work: Work, name: str) -> Iterator[Finding]:
         from stackyard.edges.stores.store import public_url
 
         yield Finding(check=check, text=f"write below {public_url(settings.prefix)}")
+
+
+def _is_built_by_github(work: Work) -> bool:
+    """Whether GitHub's workflows build the stack, and GitLab does not."""
+    return "build" in work.settings.github.workflows and not work.settings.gitlab.project
 
 
 def _needs(work: Work) -> Iterator[Need]:
@@ -271,13 +280,14 @@ def _variable_findings(work: Work, name: str) -> Iterator[Finding]:
         needs.setdefault(need.name, need)
     for variable, need in needs.items():
         there = variable in env and bool(env[variable])
-        open_to_all = need.protected is False
+        kind = "masked" if need.protected is False else "protected and masked"
+        hint = f"define it in the CI system: {kind}"
+        if variable in _OF_GITHUB and _is_built_by_github(work):
+            hint = "GitHub gives it to the workflows; set it to push from this machine"
         yield Finding(
             check=f"{name}: variable {variable}",
             text=f"{'set' if there else 'not set here'} ({need.purpose})",
-            hint=""
-            if there
-            else f"define it in the CI system: {'masked' if open_to_all else 'protected and masked'}",
+            hint="" if there else hint,
             advice=not there,
         )
     if env.get("CDASH_AUTH_TOKEN") and not env.get("SPACK_CDASH_AUTH_TOKEN"):

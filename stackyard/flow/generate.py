@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["generate", "is_fresh", "parent_files", "project_files"]
 
+_PARENT = ".gitlab-ci.yml"
+
 
 def generate(
     request: Request,
@@ -136,7 +138,7 @@ def parent_files(project: Project) -> dict[Path, bytes]:
         status="status" in project.settings,
     )
     text = render("gitlab/parent.yml.j2", project_templates(project), values)
-    return {project.root / ".gitlab-ci.yml": text.encode()}
+    return {project.root / _PARENT: text.encode()}
 
 
 def is_fresh(path: Path, data: bytes) -> bool:
@@ -147,7 +149,13 @@ def is_fresh(path: Path, data: bytes) -> bool:
 def _write(project: Project, files: Mapping[Path, bytes]) -> None:
     from stackyard.edges.files import write_files
 
+    parent = project.root / _PARENT
+    foreign = parent in files and parent.is_file() and b"stackyard" not in read_bytes(parent)
     changed = write_files(files)
+    if foreign:
+        console.warn(
+            f"{_PARENT} was not ours, and is now; git has what it was, if it was committed"
+        )
     for path in files:
         state = "wrote" if path.resolve() in changed else "unchanged"
         console.note(f"{state} {project.shown(path)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import tempfile
 from collections.abc import Mapping
@@ -10,82 +12,117 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackyard.defects import FIXES
 from stackyard.edges import console
-from stackyard.edges.files import read_bytes, write_files
+from stackyard.edges.files import make_executable, read_bytes, write_files
 from stackyard.edges.settings import SETTINGS_FILE, Environment, find_root, read_settings
-from stackyard.errors import ConfigError, NotFoundError
-from stackyard.flow.steps import PINS, STACK_NAME, Project, read_stack
+from stackyard.errors import ConfigError, StoreError
+from stackyard.flow.beginning import STARTER, Beginning, read_beginning
+from stackyard.flow.steps import PINS, STACK_NAME, Project, read_pins, read_stack
 
 if TYPE_CHECKING:
-    from stackyard.skeleton import Home
+    from stackyard.pins import Pins
+    from stackyard.skeleton import Ground, Home
 
 __all__ = ["init"]
 
-_MANIFEST_BYTES = 2**20
-_LOCK_BYTES = 2**28
-_LOCK = "spack.lock"
-_STARTER = "starter"
+#: Places that binaries can be pushed to.
+_WRITABLE = ("file", "s3", "gs", "oci", "oci+http")
+_HOOKS = "docker/hooks/"
+_IGNORE = ".gitignore"
+_README = "README.md"
+#: Where the README goes if there is one.
+_GUIDE = "STACKYARD.md"
 
 Files = dict[str, bytes]
 
 
-class _Source(NamedTuple):
-    """What the stack begins as; without a lock ``lock`` is empty."""
-
-    manifest: str
-    where: str
-    name: str
-    lock: bytes = b""
-    pins: bytes = b""
-
-
-def init(*, source: str = "", name: str = "", mirror: str = "") -> None:
+def init(*, source: str = "", name: str = "", mirror: str = "", image: str = "") -> None:
     """Write a project's files into the current folder, beside whatever is there.
 
     ``source`` is somebody's manifest: a file, a folder, or a URL; else it is a small stack of our
-    own with its lock. Nothing is written if anything is wrong. Raises ConfigError where there is a
+    own with its lock. With ``image``, a repository in a registry, there is all that a container
+    image is made with. Nothing is written if anything is wrong. Raises ConfigError where there is a
     project, StackError for a manifest that cannot be used, StoreError for a URL that cannot be read.
     """
-    from stackyard.edges.git import remotes
     from stackyard.edges.own_origin import own_origin
-    from stackyard.skeleton import parse_home
 
     root = Path.cwd()
     _refuse_projects(root)
-    home = parse_home(next(iter(remotes(root)), ""))
-    begun = _read(source) if source else _starter()
-    stack, target = _checked_name(name, begun.name), mirror or _mirror(home, root)
-    facts = _Facts(root, home, stack, target, own_origin())
+    begun = read_beginning(source)
+    origin = own_origin()
+    facts = _facts(root, begun, origin.requirement, name=name, mirror=mirror, image=image)
     files = _stack_files(begun, facts) | _project_files(facts)
-    kept = {path: read_bytes(root / path) for path in files if (root / path).exists()}
     with tempfile.TemporaryDirectory(prefix="stackyard-init-") as folder:
         draft = Path(folder).resolve()
-        write_files({draft / path: data for path, data in {**files, **kept}.items()})
-        rendered = _rendered(draft, facts.name)
+        write_files({draft / path: data for path, data in {**files, **_there(root, files)}.items()})
+        pins, rendered = _rendered(draft, facts.name)
     files |= rendered
-    files["README.md"] = _readme(facts, bool(begun.lock), sorted(rendered))
-    new = {root / path: data for path, data in files.items() if not (root / path).exists()}
-    write_files(new)
+    files[facts.guide] = _readme(facts, pins, sorted(rendered))
+    kept = _there(root, files)
+    write_files({root / path: data for path, data in files.items() if path not in kept})
     for path in sorted(files):
-        if root / path in new:
+        if path not in kept:
+            if path.startswith(_HOOKS) and not path.endswith(".sh"):  # which is only read
+                make_executable(root / path)
             console.note(f"wrote {path}")
-        elif read_bytes(root / path) != files[path]:
-            console.warn(f"kept {path}, which was there; ours would be another")
-    console.note(f"a project with the stack {facts.name}; README.md says how to go on")
+        elif kept[path] != files[path]:
+            _tell_of_kept(path, kept[path], files[path])
+    _warn(facts, begun, origin.local)
+    console.note(f"a project with the stack {facts.name}; {facts.guide} says how to go on")
+
+
+def _there(root: Path, files: Files) -> Files:
+    """Those of the files that are there, as they are. A link to nowhere cannot be read, and is there."""
+    return {path: read_bytes(root / path) for path in files if os.path.lexists(root / path)}
+
+
+# -- what is known ----------------------------------------------------------------------------
 
 
 class _Facts(NamedTuple):
-    """What could be found out, or was said."""
+    """What could be found out, or was said. ``ground`` is None where there is no lock."""
 
     root: Path
     home: Home
+    branch: str
     name: str
     mirror: str
+    image: str
     requirement: str
+    ground: Ground | None
+    guide: str
 
     @property
     def builder(self) -> str:
         """The image that jobs build in, where it will be."""
         return f"{self.home.registry() or 'registry.example.com'}/builder:1"
+
+    @property
+    def fits(self) -> bool:
+        """Whether the lock is for machines that the service has; no lock is for none."""
+        return self.home.service != "github" or self.ground is None or bool(self.ground.runner())
+
+
+def _facts(  # noqa: PLR0913
+    root: Path, begun: Beginning, requirement: str, *, name: str, mirror: str, image: str
+) -> _Facts:
+    from stackyard.edges.git import main_branch, remotes
+    from stackyard.skeleton import lock_ground, parse_home
+
+    home = parse_home(next(iter(remotes(root)), ""))
+    branch = main_branch(root)
+    return _Facts(
+        root=root,
+        home=home,
+        branch=branch if re.fullmatch(r"[\w./-]+", branch) else "main",
+        name=_checked_name(name, begun.name),
+        mirror=_checked_mirror(mirror, root) if mirror else _mirror(home, root),
+        image=_checked_image(image),
+        requirement=requirement,
+        ground=lock_ground(begun.lock) if begun.lock else None,
+        guide=_GUIDE
+        if any(one.is_file() for one in root.glob("[Rr][Ee][Aa][Dd][Mm][Ee]*"))
+        else _README,
+    )
 
 
 def _refuse_projects(root: Path) -> None:
@@ -104,7 +141,7 @@ def _refuse_projects(root: Path) -> None:
 
 def _checked_name(name: str, found: str) -> str:
     if not name and not STACK_NAME.fullmatch(found):
-        return _STARTER
+        return STARTER
     name = name or found
     if not STACK_NAME.fullmatch(name):
         raise ConfigError(
@@ -120,63 +157,93 @@ def _mirror(home: Home, root: Path) -> str:
     return f"oci://{registry}/binaries" if registry else (root / "mirror").as_uri()
 
 
-# -- what the stack begins as -----------------------------------------------------------------
+def _checked_mirror(text: str, root: Path) -> str:
+    """The URL that is meant. Raises ConfigError where nothing can be pushed to."""
+    from stackyard.url import split_url
 
+    if "://" not in text:
+        return (root / text).resolve().as_uri()
+    parts = split_url(text)
+    if parts.scheme not in _WRITABLE:
+        raise ConfigError(
+            "binaries cannot be pushed there",
+            where="--mirror",
+            hint="a folder, or a URL that begins with s3://, gs:// or oci://",
+        )
+    if "@" in parts.netloc:
+        raise ConfigError(
+            "it has a user or a password in it, and everybody who sees the stack would",
+            where="--mirror",
+            hint="leave them away, and name variables in the mirror's access_pair",
+        )
+    if parts.scheme.startswith("oci"):
+        from stackyard.oci import parse_reference
 
-def _starter() -> _Source:
-    """A small stack, with a lock that Spack made of it."""
-    from stackyard.edges.templates import load_template
-
-    texts = [
-        load_template(f"init/starter/{name}", Path.cwd()) or ""
-        for name in ("spack.yaml", _LOCK, PINS)
-    ]
-    return _Source(texts[0], "spack.yaml", _STARTER, texts[1].encode(), texts[2].encode())
-
-
-def _read(source: str) -> _Source:
-    if "://" in source:
-        return _read_url(source)
-    from stackyard.edges.stacks import MANIFEST
-    from stackyard.errors import StackError
-
-    path = Path(source).absolute()
-    path = path / MANIFEST if path.is_dir() else path
-    text = read_bytes(path, StackError, limit_bytes=_MANIFEST_BYTES).decode(errors="replace")
-    lock = path.with_name(_LOCK)
-    data = read_bytes(lock, limit_bytes=_LOCK_BYTES) if lock.is_file() else b""
-    return _Source(text, str(path), path.parent.name, data)
-
-
-def _read_url(source: str) -> _Source:
-    from contextlib import closing
-
-    from stackyard.edges.stacks import MANIFEST
-    from stackyard.edges.stores.store import open_store
-    from stackyard.skeleton import raw_url
-
-    url = raw_url(source).rstrip("/")
-    folder, _, last = url.rpartition("/")
-    if not last.endswith((".yaml", ".yml")):
-        folder, last = url, MANIFEST
-    with closing(open_store(folder)) as store:
-        text = store.read(last, max_bytes=_MANIFEST_BYTES).decode(errors="replace")
         try:
-            lock = store.read(_LOCK, max_bytes=_LOCK_BYTES)
-        except NotFoundError:
-            lock = b""
-        return _Source(text, f"{store.url}/{last}", folder.rpartition("/")[2], lock)
+            parse_reference(text)
+        except StoreError as error:
+            raise ConfigError(error.message, where="--mirror", hint=error.hint) from None
+    return text
+
+
+def _checked_image(text: str) -> str:
+    from stackyard.image_names import parse_image_name
+
+    if text:
+        parse_image_name(text, "--image")
+    return text
+
+
+# -- what people are told ---------------------------------------------------------------------
+
+
+def _tell_of_kept(path: str, theirs: bytes, ours: bytes) -> None:
+    if path == _IGNORE:
+        lines = set(theirs.decode(errors="replace").split())
+        if missing := [line for line in ours.decode().split() if line not in lines]:
+            console.warn(f"kept {path}, which was there; add to it: {' '.join(missing)}")
+        return
+    hint = "ours would be another"
+    if path == ".gitlab-ci.yml":
+        hint = "`stackyard generate` puts ours in its place"
+    elif path == SETTINGS_FILE:
+        hint = f"add to it:\n{ours.decode().rstrip()}"
+    console.warn(f"kept {path}, which was there; {hint}")
+
+
+def _warn(facts: _Facts, begun: Beginning, local: str) -> None:
+    """What init cannot do itself, and what would end in a red run."""
+    from stackyard.edges.git import top
+
+    if local:
+        console.warn(
+            f"this stackyard is from {local}, and jobs will install {facts.requirement}: if pip does "
+            f"not find that, say in {SETTINGS_FILE} what to install instead (generate.requirement)"
+        )
+    if begun.lock and PINS not in begun.beside:
+        console.warn(
+            f"nobody knows which packages the lock was made with: {PINS} did not come along; "
+            f"lock anew, or write their commit into stacks/{facts.name}/{PINS}"
+        )
+    if not facts.home.service:
+        return
+    if facts.ground and not facts.fits:
+        made_for = (
+            f"{facts.ground.os or 'several systems'}, {facts.ground.target or 'several processors'}"
+        )
+        console.warn(f"the lock is for {made_for}, which GitHub's machines are not: lock it anew")
+    above = top(facts.root)
+    if above.resolve() != facts.root.resolve():
+        name = "GitHub" if facts.home.service == "github" else "GitLab"
+        console.warn(f"{name} reads its files only at the top of the repository: {above}")
 
 
 # -- files ------------------------------------------------------------------------------------
 
 
-def _stack_files(begun: _Source, facts: _Facts) -> Files:
-    from stackyard.document import parse_yaml
-    from stackyard.errors import StackError
+def _stack_files(begun: Beginning, facts: _Facts) -> Files:
     from stackyard.skeleton import with_sections
 
-    parse_yaml(begun.manifest, begun.where, error=StackError)  # says what is wrong, and where
     parts = {
         part: _render(f"init/{part}.yml.j2", {"mirror": facts.mirror, "builder": facts.builder})
         for part in ("mirror", "ci")
@@ -185,41 +252,70 @@ def _stack_files(begun: _Source, facts: _Facts) -> Files:
     for section in added:
         console.note(f"added to the manifest: {section}")
     folder = f"stacks/{facts.name}"
-    files = {f"{folder}/spack.yaml": text.encode()}
-    if begun.lock:
-        files[f"{folder}/{_LOCK}"] = begun.lock
-    if begun.pins:
-        files[f"{folder}/{PINS}"] = begun.pins
-    return files
+    files = {f"{folder}/{name}": data for name, data in begun.beside.items()}
+    return {**files, f"{folder}/spack.yaml": text.encode()}
 
 
 def _project_files(facts: _Facts) -> Files:
-    from stackyard.edges.templates import docker_file
+    from stackyard.edges.templates import docker_file, docker_folder, ignore_file
+    from stackyard.skeleton import Ground
 
-    values = {"home": facts.home, "requirement": facts.requirement}
-    return {
+    ground = facts.ground if facts.ground and facts.fits else Ground()
+    values = {
+        "home": facts.home,
+        "branch": facts.branch,
+        "requirement": facts.requirement,
+        "image": facts.image,
+        "base": ground.base_image(),
+        "ground": ground,
+    }
+    files = {
         SETTINGS_FILE: _render("init/invoke.yaml.j2", values).encode(),
-        ".gitignore": _render("init/gitignore.j2", {}).encode(),
+        _IGNORE: _render("init/gitignore.j2", {}).encode(),
+        ".dockerignore": read_bytes(ignore_file(facts.root)),
         "docker/builder/Dockerfile": read_bytes(docker_file("builder/Dockerfile", facts.root)),
     }
+    if facts.image:
+        if not ground.base_image():
+            raise ConfigError(
+                f"no image is known to begin with for {ground.os or 'several systems'}",
+                where="--image",
+                hint=f"leave it away, and set image.base in {SETTINGS_FILE} afterwards",
+            )
+        files["docker/Dockerfile"] = read_bytes(docker_file("Dockerfile", facts.root))
+        hooks = docker_folder("hooks", facts.root)
+        for hook in sorted(hooks.iterdir()) if hooks else ():
+            files[f"{_HOOKS}{hook.name}"] = read_bytes(hook)
+    return files
 
 
-def _rendered(draft: Path, name: str) -> Files:
+def _rendered(draft: Path, name: str) -> tuple[Pins | None, Files]:
     """What ``generate`` makes of the draft, and the draft read as any project is."""
     from stackyard.flow.generate import project_files
 
     project = Project(draft, Environment.snapshot(), read_settings(draft, known_fixes=FIXES))
-    read_stack(project, name)
-    return {str(path.relative_to(draft)): data for path, data in project_files(project).items()}
+    stack, _ = read_stack(project, name)
+    pins = read_pins(project, stack)
+    made = project_files(project)
+    return pins, {str(path.relative_to(draft)): data for path, data in made.items()}
 
 
-def _readme(facts: _Facts, locked: bool, rendered: list[str]) -> bytes:  # noqa: FBT001
+def _readme(facts: _Facts, pins: Pins | None, rendered: list[str]) -> bytes:
+    from stackyard.skeleton import Ground
+
+    title = facts.home.path.rpartition("/")[2] or re.sub(r"[^\w .+-]", "-", facts.root.name)
     values = {
-        "title": facts.home.path.rpartition("/")[2] or facts.root.name or facts.name,
+        "title": title or facts.name,
         "name": facts.name,
-        "locked": locked,
+        "home": facts.home,
+        "branch": facts.branch,
+        "locked": facts.ground is not None,
+        "fits": facts.fits,
+        "ground": facts.ground if facts.ground and facts.fits else Ground(),
         "mirror": facts.mirror,
+        "image": facts.image,
         "builder": facts.builder,
+        "pins": pins,
         "rendered": rendered,
         "quoted_requirement": shlex.quote(facts.requirement),
     }
