@@ -15,10 +15,19 @@ from stackyard.image_names import parse_image_name
 from stackyard.settings import GitHubFiles, Settings, System
 from stackyard.workflows import ACTIONS
 
-__all__ = ["PADDING", "Cache", "cache_values", "check_github", "shared_requirement"]
+__all__ = [
+    "ENVIRONMENT",
+    "PADDING",
+    "Cache",
+    "cache_values",
+    "check_github",
+    "shared_requirement",
+]
 
 #: Length of the install tree's path, filled up: binaries can be installed at any that is shorter.
 PADDING = 128
+#: Of jobs that sign: GitHub can keep its secrets from all branches but the protected ones.
+ENVIRONMENT = "stackyard-signing"
 
 _WHERE = "invoke.yaml: stackyard.github"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -37,7 +46,7 @@ _OWN = {
 
 
 class Cache(NamedTuple):
-    """The mirror: as the user names it, its URL, whether it is signed, and what opens it.
+    """The mirror: as the user names it, its URL, whether we sign there, and what opens it.
 
     ``variables`` are names of what holds user and password; none for GitHub's own registry.
     """
@@ -105,21 +114,23 @@ def _check_system(system: System, where: str) -> None:
         parse_image_name(system.base_image, f"{where}.base_image")
 
 
-def cache_values(
+def cache_values(  # noqa: PLR0913 - passed by name
     name: str,
     settings: Settings,
     cache: Cache,
     *,
     requirement: str,
+    stack: str = "",
     systems: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """The context of the template of the workflow ``name``.
 
-    ``systems`` are entries of a matrix, for the workflow that finds none by itself. Raises
-    ConfigError for settings that will not do.
+    ``stack`` is the one whose recipes tell of packages; ``systems`` are entries of a matrix, for
+    the workflow that finds none by itself. Raises ConfigError for settings that will not do.
     """
     github = settings.github
     check_github(github)
+    variables = _shared_variables(cache) if name == "share" else _variables(cache)
     return {
         "workflow": name,
         "actions": ACTIONS,
@@ -129,15 +140,16 @@ def cache_values(
         "mirror": cache.text,
         "mirror_url": cache.url,
         "registry": cache.is_registry,
-        "unsigned": not cache.signed,
+        "signed": cache.signed,
+        "environment": ENVIRONMENT,
         "packages": cache.is_github,
-        "variables": _variables(cache),
-        "pair": _pair(cache),
+        "variables": variables,
         "nightly": github.draw.nightly if name == "draw" else github.nightly,
         "weekly": github.weekly,
         "count": str(github.draw.count),
         "free_disk": github.free_disk,
         "padding": PADDING,
+        "stack": stack,
         "after": [_AFTER[one] for one in github.workflows if one in _AFTER],
         "systems": systems,
     }
@@ -151,20 +163,36 @@ def _variables(cache: Cache) -> dict[str, str]:
     """What a step that writes to the mirror is given, and where from: expressions of GitHub's."""
     if cache.is_github and not cache.variables:
         return {"GITHUB_TOKEN": "${{ github.token }}"}
-    names = [*cache.variables, *(["SPACK_SIGNING_KEY"] if cache.signed else [])]
-    for name in names:
+    for name in cache.variables:
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(
                 f"{name[:40]!r} cannot be the name of a variable", where=f"{_WHERE}.mirror"
             )
-    return {name: f"${{{{ {_OWN.get(name, f'secrets.{name}')} }}}}" for name in names}
+    return {name: f"${{{{ {_OWN.get(name, f'secrets.{name}')} }}}}" for name in cache.variables}
 
 
-def _pair(cache: Cache) -> tuple[str, ...]:
-    """Names of the variables with user and password, as a mirror's entry has them; or nothing."""
-    if cache.is_github and not cache.variables:
-        return ("GITHUB_ACTOR", "GITHUB_TOKEN")
-    return cache.variables if len(cache.variables) == 2 else ()
+def _shared_variables(cache: Cache) -> dict[str, str]:
+    """The same in a repository where no file of ours says what opens the registry.
+
+    Raises ConfigError unless it is opened by user and password, or by nothing.
+    """
+    opened = _variables(cache)
+    if cache.is_github and opened.get("GITHUB_TOKEN"):
+        return {"GITHUB_TOKEN": opened["GITHUB_TOKEN"]}
+    if not opened:
+        return {}
+    if len(opened) != 2:
+        raise ConfigError(
+            "a registry is shared with user and password, or with neither",
+            where=f"{_WHERE}.mirror",
+            hint="access_pair: {id_variable, secret_variable} in the mirror's entry",
+        )
+    user, password = opened.values()
+    return {
+        "STACKYARD_OCI_REGISTRY": cache.url.partition("://")[2].partition("/")[0],
+        "STACKYARD_OCI_USER": user,
+        "STACKYARD_OCI_TOKEN": password,
+    }
 
 
 def shared_requirement(requirement: str, version: str) -> str:

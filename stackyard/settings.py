@@ -151,7 +151,8 @@ class GitHubFiles(NamedTuple):
 
     ``remote`` is where GitLab's repository takes pushes; empty: at its URL, with a token.
     ``mirror`` is the URL of the cache, or what a stack calls it; ``systems`` are what it is built
-    on. ``nightly`` and ``weekly`` are times as cron writes them; empty: never by themselves.
+    on. ``signed``: whether the workflows sign; None: as the mirror's entry says. ``nightly`` and
+    ``weekly`` are times as cron writes them; empty: never by themselves.
     """
 
     workflows: tuple[str, ...] = ()
@@ -160,6 +161,7 @@ class GitHubFiles(NamedTuple):
     follow: bool = True
     runner: str = "ubuntu-latest"
     mirror: str = ""
+    signed: bool | None = None
     systems: tuple[System, ...] = ()
     nightly: str = ""
     weekly: str = ""
@@ -190,6 +192,7 @@ class Image(NamedTuple):
 
     ``tools`` are packages of the base's system. ``repository`` is where ``image.push`` goes, with no
     tag. ``licenses`` is an SPDX expression for the label. ``layers`` are the most for the binaries.
+    ``fetch_base`` is what fetches them, empty for what the Dockerfile says.
     """
 
     base: str = ""
@@ -197,6 +200,7 @@ class Image(NamedTuple):
     repository: str = ""
     licenses: str = ""
     layers: int = 40
+    fetch_base: str = ""
 
 
 class Release(NamedTuple):
@@ -325,6 +329,7 @@ SHAPE = Map(
                 "follow": FLAG,
                 "runner": TEXT,
                 "mirror": TEXT,
+                "signed": FLAG,
                 "systems": List(
                     Map(
                         {
@@ -351,6 +356,7 @@ SHAPE = Map(
                 "repository": TEXT,
                 "licenses": TEXT,
                 "layers": _LAYERS,
+                "fetch_base": TEXT,
             }
         ),
         "release": Map(

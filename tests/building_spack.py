@@ -105,7 +105,8 @@ def send(url, source):
     sys.path.insert(0, {tests!r})
     from building_spack import send_images
 
-    send_images(url, source, hashes)
+    for line in send_images(url, source, hashes):
+        print(line, flush=True)
 
 
 if words == ["--version"]:
@@ -208,8 +209,11 @@ def names(call: dict[str, Any]) -> list[str]:
     return sorted(KEYS[word[1:]] for word in words if word[:1] == "/" and len(word) == 33)
 
 
-def send_images(url: str, source: Path, hashes: Iterable[str]) -> None:
-    """Put binaries of a mirror in a folder into a registry, where they are not there yet."""
+def send_images(url: str, source: Path, hashes: Iterable[str]) -> list[str]:
+    """Put binaries of a mirror in a folder into a registry, where they are not there yet.
+
+    Gives what Spack says of each.
+    """
     from stackyard.binary import parse_metadata
     from stackyard.edges.mirrors.images import push_binary
     from stackyard.edges.stores.store import open_store, writable
@@ -218,13 +222,16 @@ def send_images(url: str, source: Path, hashes: Iterable[str]) -> None:
     from stackyard.oci import digest_key
 
     store = writable(open_store(url))
+    said = []
     for one in hashes:
         (path,) = source.rglob(f"*-{one}.spec.manifest.json")
         tarball, spec = parse_manifest(path.read_bytes(), path.name).records
         metadata = parse_metadata((source / digest_key(spec.checksum)).read_bytes(), path.name)
         with suppress(ConflictError):
             push_binary(store, metadata, source / digest_key(tarball.checksum), dependencies={})
+            said.append(f"Pushed x/{one[:7]}: sha256:{tarball.checksum} (0.1s, 1.00 MB/s)")
     store.close()
+    return said
 
 
 _COMMAND = "import sys; from stackyard.main import main; sys.argv[0] = 'stackyard'; main()"

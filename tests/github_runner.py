@@ -194,6 +194,7 @@ class Runner:
             "actions/upload-artifact": nothing,
         }
         self.secrets: dict[str, str] = {}
+        self.protected = True  # the branch that it runs on
         programs = folder / "programs"
         programs.mkdir(parents=True)
         self.program("python3", _PYTHON.format(python=sys.executable, root=ROOT))
@@ -241,6 +242,7 @@ class Runner:
                 "token": "ghs-recognisable",
                 "run_id": 4711,
                 "ref": "refs/heads/main",
+                "ref_protected": self.protected and event != "pull_request",
                 "event": {"repository": {"default_branch": "main"}},
             },
             "inputs": inputs,
@@ -328,7 +330,9 @@ class Runner:
                 "CI": "true",
                 "GITHUB_ACTIONS": "true",
                 "GITHUB_ACTOR": "octocat",
+                "GITHUB_REF": "refs/heads/main",
                 "GITHUB_REPOSITORY": "octocat/cache",
+                "GITHUB_SERVER_URL": "https://github.com",
                 "GITHUB_OUTPUT": str(output),
                 "RUNNER_TEMP": str(job.temp),
                 **dict(line.split("=", 1) for line in more.read_text().splitlines()),

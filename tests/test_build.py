@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +93,15 @@ def test_level_by_level(build: Build, spack: BuildingSpack, tiny: Project, tmp_p
     assert spack.calls("install") == spack.calls("push") == []
     assert set(results(answer).values()) == {"reused"}
     assert "nothing to build" in answer.err
+
+
+@pytest.mark.parametrize("here", ["debian12", "fedora42"])
+def test_another_system_than_the_locks(
+    build: Build, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
+    monkeypatch.setattr("stackyard.edges.host.host_facts", lambda: {"os": lambda: here})
+    warned = "locked for debian12, and this machine is fedora42" in build("--no-push").err
+    assert warned is (here != "debian12")
 
 
 def test_the_table_is_what_is_printed(build: Build) -> None:
@@ -251,6 +261,29 @@ def test_fail_fast(build: Build, spack: BuildingSpack, tmp_path: Path) -> None:
     assert found["tool"] == found["app"] == "open"
     assert ["tool"] not in spack.built()
     assert named(tmp_path / "mirror") == {key(n) for n, one in found.items() if one == "built"}
+
+
+def test_the_time_is_over(
+    build: Build, spack: BuildingSpack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being built then is stopped, and what was built is pushed; the next run goes on."""
+    waiting = spack.folder / "installing"
+    clock = SimpleNamespace(monotonic=lambda: 61.0 if waiting.exists() else 0.5)
+    monkeypatch.setattr("stackyard.flow.ground.time", clock)
+    assert build("--stop-after", "soon", code=2).err.startswith("error: --stop-after: 'soon'")
+    spack.does("lib@1.1", waits=True)
+    answer = build("--json", "--stop-after", "1", code=1)
+    found = results(answer)
+    assert "--stop-after: the time is over, and" in answer.err
+    assert found["base"] == "built"
+    assert found["lib@1.1"] == found["tool"] == found["app"] == "open"
+    assert not {"tool", "app"} & {name for names in spack.built() for name in names}
+    assert (spack.folder / "installing interrupted").exists()
+    assert named(tmp_path / "mirror") == {key(n) for n, one in found.items() if one == "built"}
+    waiting.unlink()
+    spack.does("lib@1.1")
+    build("--stop-after", "1")
+    assert named(tmp_path / "mirror") == set(NODES)
 
 
 def test_a_signal_ends_a_package(build: Build, spack: BuildingSpack) -> None:

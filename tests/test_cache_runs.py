@@ -5,21 +5,27 @@ Spack and its action are stand-ins here; the real Spack is in integration/.
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from building_spack import KEYS, TINY, BuildingSpack, key, send_images
 from conftest import DATA, Project, Stackyard
+from fake_spack import spack_files
+from git_server import Repository
 from github_runner import Job, Runner, nothing, value_of
+from oci_backends import docker_registry
+from signing import Signer, needs_gpg
 from test_cache_workflows import COMMIT, PACKAGES
 
 from stackyard.cache_workflows import PADDING
 from stackyard.edges.stores.store import open_store
-from stackyard.oci import MANIFESTS
+from stackyard.oci import MANIFESTS, SIGNATURE
 from stackyard.workflows import target
 
 SYSTEMS: list[dict[str, Any]] = [
@@ -33,6 +39,8 @@ SYSTEMS: list[dict[str, Any]] = [
 ]
 ALL = sorted(KEYS.values())
 TOKEN = "ghs-recognisable"
+WORD = "a-word-to-keep"
+BCRYPT = "$2b$05$abcdefghijklmnopqrstuuJFb8q08FRATJR.Izxqd8zktzSg/B7uy"  # of WORD
 
 
 class Cache(Runner):
@@ -302,6 +310,106 @@ def test_a_stack_without_a_lock_is_locked_first(cache: Cache, project: Project) 
     assert cache.spack.calls("install") == []
 
 
+# -- signatures -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sealed(cache: Cache, project: Project, stackyard: Stackyard) -> Iterator[Cache]:
+    """The same cache, signed: the key is a secret of the repository, its public part in the stack."""
+    signer = Signer()
+    signer.key("CI")
+    value = base64.b64encode(signer("--armor", "--export-secret-keys")).decode()
+    project.write("stacks/tiny/keys/ci.pub", signer.public("CI"))
+    signer.close()
+    pair = {"id_variable": "GITHUB_ACTOR", "secret_variable": "GITHUB_TOKEN"}
+    mirror = {"url": cache.url, "signed": True, "access_pair": pair}
+    project.stack(TINY.read_bytes(), name="tiny", mirrors={"ours": mirror})
+    stackyard("generate")
+    cache.secrets["SPACK_SIGNING_KEY"] = value
+    yield cache
+    for job in cache.jobs:  # whatever it did
+        assert value not in job.said()
+        for step in job.steps:
+            assert (value in step.env.values()) is step.name.startswith("Build, and push"), step
+    for call in cache.spack.calls(""):
+        assert value not in json.dumps(call)
+        assert "--key" not in call["words"]
+
+
+def signed(cache: Cache) -> list[bool]:
+    """Of each binary in the registry, whether its image has a signature."""
+    store = open_store(cache.url)
+    found = [
+        SIGNATURE in json.loads(store.read(one.key)).get("annotations", {})
+        for one in store.list(MANIFESTS)
+        if "tiny-" in one.key
+    ]
+    store.close()
+    return found
+
+
+@needs_gpg
+def test_a_push_to_a_signed_cache(sealed: Cache, stackyard: Stackyard) -> None:
+    """What was signed is checked by the next run, which builds the rest; and by a pull request."""
+    sealed.spack.does("app", code=1)
+    sealed.do("build", "push")
+    assert sealed.results["build"] == "failure"
+    assert sealed.results["index"] == "success"
+    assert signed(sealed) == [True] * 6
+    sealed.spack.does("app")
+    sealed.spack.forget()
+    sealed.do("build", "pull_request")
+    good(sealed.jobs)
+    assert sealed.spack.built() == [["app"]] * 2
+    assert len(sealed.spack.borrowed()[0]) > 1
+    sealed.do("build", "push")
+    good(sealed.jobs)
+    assert signed(sealed) == [True] * 7
+    assert "(7 signed)" in stackyard("mirror.verify", "--url", sealed.url).err
+    sealed.do("build", "push")
+    good(sealed.jobs)
+
+
+@needs_gpg
+def test_an_unsigned_binary_in_a_signed_cache(sealed: Cache, stackyard: Stackyard) -> None:
+    """Somebody else pushed it, and it is not built with."""
+    sealed.fill(["base"])
+    stackyard("mirror.index", "--url", sealed.url)
+    sealed.do("build", "push")
+    assert sealed.results["build"] == "failure"
+    assert "its image is not signed" in sealed.named("build")[0].step("Build").out
+    assert sealed.spack.calls("install") == []
+
+
+@needs_gpg
+@pytest.mark.parametrize("name", ["build", "draw"])
+def test_a_branch_that_is_not_protected_signs_nothing(sealed: Cache, name: str) -> None:
+    """It says so, and neither builds nor pushes; a pull request of it is built."""
+    sealed.protected = False
+    sealed.do(name, "workflow_dispatch")
+    assert sealed.results["choose"] == "failure"
+    assert {sealed.results[one] for one in ("build", "index")} == {"skipped"}
+    assert "::error::The cache is signed, and refs/heads/main is not" in sealed.jobs[0].said()
+    if name == "build":
+        sealed.do("build", "pull_request")
+        good(sealed.jobs)
+        assert sealed.results["try"] == "success"
+    assert sealed.held() == []
+
+
+@needs_gpg
+def test_a_signed_cache_without_the_secret(sealed: Cache) -> None:
+    """It is told before anything is built."""
+    secret = sealed.secrets.pop("SPACK_SIGNING_KEY")
+    sealed.do("build", "push")
+    assert sealed.results["build"] == "failure"
+    (noble, _) = sealed.named("build")
+    assert "::error::The cache is signed. That needs" in noble.step("Is there a key").out
+    assert [step.name for step in noble.steps] == ["Is there a key to sign with?"]
+    assert sealed.spack.calls("install") == []
+    sealed.secrets["SPACK_SIGNING_KEY"] = secret
+
+
 # -- draw, index, prune, site -----------------------------------------------------------------
 
 
@@ -354,6 +462,42 @@ def test_prune(cache: Cache, stackyard: Stackyard) -> None:
     assert is_indexed(cache, stackyard)
 
 
+def test_another_repository_makes_the_index_of_a_registry_with_a_password(
+    cache: Cache,
+    project: Project,
+    stackyard: Stackyard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No file there says what opens it: the workflow that it copied does."""
+    with docker_registry(tmp_path / "registry", users=f"me:{BCRYPT}") as host:
+        url = f"oci+http://{host}/cache"
+        pair = {"id_variable": "MY_ID", "secret_variable": "MY_SECRET"}
+        mirror = {"url": url, "signed": False, "access_pair": pair}
+        project.stack(TINY.read_bytes(), name="tiny", mirrors={"ours": mirror})
+        stackyard("generate")
+        workflow = yaml.safe_load((project.root / target("share")).read_bytes())
+        index = workflow["jobs"]["index"]
+        del index["needs"], index["if"]
+        other = tmp_path / "other"
+        other.mkdir()
+        path = other / "index.yml"
+        path.write_text(yaml.safe_dump({**workflow, "jobs": {"index": index}}))
+        for name, value in {"REGISTRY": host, "USER": "me", "TOKEN": WORD}.items():
+            monkeypatch.setenv(f"STACKYARD_OCI_{name}", value)
+        cache.url = url
+        cache.fill(["base"])
+        for name in ("REGISTRY", "USER", "TOKEN"):
+            monkeypatch.delenv(f"STACKYARD_OCI_{name}")
+        runner = Runner(tmp_path / "others", other, {})
+        runner.run(path, "push")
+        assert runner.results == {"index": "failure"}
+        runner.secrets.update(MY_ID="me", MY_SECRET=WORD)
+        runner.run(path, "push")
+        good(runner.jobs)
+        assert WORD not in runner.jobs[0].said()
+
+
 _GH = """#!/bin/sh
 printf '%s\\n' "$*" >> {log}
 case "$1 $2" in
@@ -363,10 +507,26 @@ esac
 """
 
 
+def _pinned_recipes(folder: Path) -> Mapping[str, str]:
+    """Repositories of a Spack and of a recipe; the variables that pin them."""
+    recipe = 'class TinyBase:\n    """Tiny, and nothing else."""\n'
+    packages = Repository(folder / "git" / "packages")
+    path = "repos/spack_repo/builtin/packages/tiny_base/package.py"
+    commit = packages.commit({path: recipe, "spack-repo-index.yaml": ""})
+    spack = Repository(folder / "git" / "spack")
+    return {
+        "SPACK_REPO": spack.url,
+        "SPACK_CHECKOUT_VERSION": spack.commit(spack_files(packages.url)),
+        "SPACK_PACKAGES_REPO": packages.url,
+        "SPACK_PACKAGES_CHECKOUT_VERSION": commit,
+    }
+
+
 def test_site(cache: Cache, stackyard: Stackyard, tmp_path: Path) -> None:
-    """The catalogue is made of the last one, if there is one."""
+    """The catalogue is made of the last one, if there is one, and says what recipes say."""
     import tarfile
 
+    cache.env.update(_pinned_recipes(tmp_path))
     cache.fill(ALL)
     stackyard("mirror.index", "--url", cache.url)
     log, packed = tmp_path / "gh.log", tmp_path / "artifact.tar"
@@ -374,7 +534,7 @@ def test_site(cache: Cache, stackyard: Stackyard, tmp_path: Path) -> None:
     cache.do("site", "workflow_dispatch")
     good(cache.jobs)
     assert "::notice::There is no earlier catalogue" in cache.jobs[0].step("Bring").out
-    assert (cache.site / "index.html").is_file()
+    assert "Tiny, and nothing else." in (cache.site / "index.html").read_text()
     with tarfile.open(packed, "w") as tar:
         for path in cache.site.iterdir():
             tar.add(path, path.name)

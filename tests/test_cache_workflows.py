@@ -66,6 +66,9 @@ SETTINGS: dict[str, Any] = {
     "generate": {"requirement": "stackyard==1.2"},
 }
 ARM = {"platform": "linux", "platform_os": "ubuntu24.04", "target": "neoverse_n1"}
+#: Of a registry: without a word about signatures it is meant to be signed, as Spack has it.
+SEALED = {"url": "oci://ghcr.io/example/sealed"}
+KEY = "${{ github.ref_protected && secrets.SPACK_SIGNING_KEY || '' }}"
 BUCKET = {
     "url": "s3://example-binaries/stack",
     "signed": True,
@@ -90,13 +93,15 @@ def changed(**github: Any) -> dict[str, Any]:
 # -- generate ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", GITHUB["workflows"])
+@pytest.mark.parametrize("name", [*GITHUB["workflows"], "build-signed", "share-signed"])
 def test_golden(
     name: str, demo: Project, stackyard: Stackyard, request: pytest.FixtureRequest
 ) -> None:
+    golden = GOLDEN / f"{name}.yml"
+    name, _, signed = name.partition("-")
+    demo.write("invoke.yaml", changed(signed=bool(signed)))
     stackyard("generate")
     text = (demo.root / target(name)).read_text()
-    golden = GOLDEN / f"{name}.yml"
     if request.config.getoption("--update-golden"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text)
@@ -118,6 +123,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "by hand": {"nightly": "", "weekly": "", "free_disk": False, "draw": {"count": 3}},
     "bucket": {"mirror": "ours", "workflows": [w for w in GITHUB["workflows"] if w != "share"]},
     "alone": {"workflows": ["site"], "systems": []},
+    "signed": {"mirror": "sealed"},
 }
 
 
@@ -129,7 +135,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def workflows(kind: str, demo: Project, stackyard: Stackyard) -> dict[str, Path]:
     """The rendered files, by the workflow's name."""
-    demo.stack(document({"tool": []}), name="tools", mirrors={"ours": BUCKET})
+    demo.stack(document({"tool": []}), name="tools", mirrors={"ours": BUCKET, "sealed": SEALED})
     demo.write("invoke.yaml", changed(**KINDS[kind]))
     stackyard("generate")
     found = {name: demo.root / target(name) for name in CACHE}
@@ -275,18 +281,97 @@ def test_secrets_only_where_they_are_used(workflows: dict[str, Path], kind: str)
                 for name, text in step.get("env", {}).items()
                 if re.search(r"secrets\.|github\.token", text)
             }
-            if "MIRROR" not in step.get("env", {}) and "shared-cache" not in step.get("run", ""):
+            wanted = {"GITHUB_TOKEN": "${{ github.token }}"}
+            if kind == "bucket":
+                wanted = {
+                    "MY_ID": "${{ secrets.MY_ID }}",
+                    "MY_SECRET": "${{ secrets.MY_SECRET }}",
+                }
+            if kind in {"bucket", "signed"} and "push" in step["name"].lower():
+                wanted["SPACK_SIGNING_KEY"] = KEY
+            if step["name"] == "Is there a key to sign with?":
+                known = "${{ github.ref_protected && secrets.SPACK_SIGNING_KEY != '' }}"
+                assert given == {"KEY": known}
+            elif "MIRROR" not in step.get("env", {}):
                 assert set(given) <= {"GH_TOKEN"}
             elif job == "try" or step["name"] == "Name the cache":
                 assert given == {}
-            elif kind == "bucket":
-                assert given == {
-                    "MY_ID": "${{ secrets.MY_ID }}",
-                    "MY_SECRET": "${{ secrets.MY_SECRET }}",
-                    "SPACK_SIGNING_KEY": "${{ secrets.SPACK_SIGNING_KEY }}",
-                }
             else:
-                assert given == {"GITHUB_TOKEN": "${{ github.token }}"}
+                assert given == wanted, step["name"]
+
+
+def test_who_signs(workflows: dict[str, Path], kind: str) -> None:
+    """Jobs that push, of a protected branch, in an environment that others cannot enter."""
+    signing = {
+        (name, job)
+        for name, path in workflows.items()
+        for job, content in load(path)["jobs"].items()
+        if content.get("environment") == "stackyard-signing"
+    }
+    if kind not in {"bucket", "signed"}:
+        assert signing == set()
+        assert all("SPACK_SIGNING_KEY" not in path.read_text() for path in workflows.values())
+        return
+    shared = {("share", "build")} if kind == "signed" else set()
+    assert signing == {("build", "build"), ("draw", "build")} | shared
+    for name in ("build", "draw"):
+        condition = load(workflows[name])["jobs"]["build"]["if"]
+        assert condition == "github.event_name != 'pull_request' && github.ref_protected"
+
+
+#: The entry of the mirror, the setting, and whether ``build`` signs then.
+@pytest.mark.parametrize(
+    ("entry", "signed", "signs"),
+    [
+        (None, None, False),
+        (None, True, True),
+        ({"signed": False}, None, False),
+        ({"signed": False}, True, True),
+        ({"signed": True}, None, True),
+        ({"signed": True}, False, False),
+        ({}, None, True),
+    ],
+)
+def test_what_decides_who_signs(
+    demo: Project,
+    stackyard: Stackyard,
+    *,
+    entry: dict[str, Any] | None,
+    signed: bool | None,
+    signs: bool,
+) -> None:
+    github: dict[str, Any] = {} if signed is None else {"signed": signed}
+    if entry is not None:
+        github["mirror"] = "ours"
+        mirrors = {"ours": {**SEALED, **entry}}
+        demo.stack(document({"tool": []}), name="tools", mirrors=mirrors)
+    demo.write("invoke.yaml", changed(**github))
+    answer = stackyard("generate")
+    text = (demo.root / target("build")).read_text()
+    assert ("SPACK_SIGNING_KEY" in text) is signs
+    assert ("--unsigned" in text) is not signs
+    told = "stacks/hep/keys: the cache is signed, and there is no public key to check it with"
+    assert answer.err.count(told) == signs
+
+
+def test_others_log_in_to_the_registry_that_is_shared(demo: Project, stackyard: Stackyard) -> None:
+    """Nothing there says what opens it, so our own variables do."""
+    pair = {"id_variable": "MY_USER", "secret_variable": "MY_TOKEN"}
+    entry = {"url": "oci://registry.example.org:5000/a/b", "signed": False, "access_pair": pair}
+    demo.stack(document({"tool": []}), name="tools", mirrors={"ours": entry})
+    demo.write("invoke.yaml", changed(mirror="ours"))
+    stackyard("generate")
+    for _, step in steps(load(demo.root / target("share"))):
+        if step["name"] in {"Push what was built", "Bring the index up to date"}:
+            assert (
+                step["env"].items()
+                >= {
+                    "MIRROR": entry["url"],
+                    "STACKYARD_OCI_REGISTRY": "registry.example.org:5000",
+                    "STACKYARD_OCI_USER": "${{ secrets.MY_USER }}",
+                    "STACKYARD_OCI_TOKEN": "${{ secrets.MY_TOKEN }}",
+                }.items()
+            )
 
 
 def test_events(demo: Project, stackyard: Stackyard) -> None:
@@ -328,7 +413,12 @@ def test_one_writes_the_index_at_a_time(demo: Project, stackyard: Stackyard) -> 
             "mirror: a registry is shared with user and password, or with neither",
         ),
         ({"mirror": "odd"}, "mirror: 'A B' cannot be the name of a variable"),
+        ({"mirror": "frank", "signed": True}, "signed: the mirror's entry says signed: false"),
         ({"systems": []}, "systems: no system is named to build on"),
+        (
+            {"systems": [{"name": "a", "runner": "x"}]},
+            "systems: a has no target: the processor that GitHub happens to lend",
+        ),
         ({"systems": [SYSTEMS[0], SYSTEMS[0]]}, "systems[1].name: two systems are named 'noble'"),
         ({"systems": [{"name": "a b", "runner": "x"}]}, "systems[0].name: 'a b' will not do"),
         ({"systems": [{"name": "a", "runner": "x\ny"}]}, "systems[0].runner: 'x\\ny' will not do"),
@@ -349,13 +439,15 @@ def test_settings_that_will_not_do(
 ) -> None:
     odd = {**BUCKET, "access_pair": {"id_variable": "A B", "secret_variable": "C"}}
     half = {"url": "oci://example.org/m", "access_token_variable": "MY_TOKEN"}
-    mirrors = {"ours": BUCKET, "disk": {"url": "file:///srv/m"}, "odd": odd, "half": half}
+    frank = {**BUCKET, "url": "s3://frank", "signed": False}
+    disk = {"url": "file:///srv/m"}
+    mirrors = {"ours": BUCKET, "disk": disk, "odd": odd, "half": half, "frank": frank}
     demo.stack(document({"tool": []}), name="tools", mirrors=mirrors)
     if github.get("mirror") == "odd":
         github = {**github, "workflows": ["build"]}
     demo.write("invoke.yaml", changed(**github))
     answer = stackyard("generate", code=2)
-    assert answer.err.startswith(f"error: invoke.yaml: stackyard.github.{said}")
+    assert f"error: invoke.yaml: stackyard.github.{said}" in answer.err
     assert not (demo.root / ".github").exists()
 
 

@@ -323,6 +323,13 @@ def test_a_spack_that_the_action_does_not_know(demo: Project, stackyard: Stackya
     assert "gitlab.com/spack/spack.git is not on GitHub" in stackyard("draw", code=2).err
 
 
+@pytest.mark.parametrize("seed", ["a\n::error::b", "a\rb", "s" * 101])
+def test_a_seed_that_is_none(demo: Project, stackyard: Stackyard, seed: str) -> None:
+    """It is shown in the log of a job, where a line of its own could be a command."""
+    answer = stackyard("draw", "--count", "1", "--seed", seed, code=2)
+    assert answer.err.startswith("error: --seed: a seed is one line of printable characters")
+
+
 def test_a_stack_without_a_lock(demo: Project, stackyard: Stackyard) -> None:
     """It is built as a whole, and locked by the job; its packages nobody knows."""
     (demo.root / "stacks/tools/spack.lock").unlink()
@@ -331,3 +338,9 @@ def test_a_stack_without_a_lock(demo: Project, stackyard: Stackyard) -> None:
     assert "jammy: tools" in titles(stackyard("draw"))
     answer = stackyard("draw", "--count", "1", code=2)
     assert answer.err.startswith("error: stacks/tools/spack.lock: the stack is not locked")
+    bare = [{"name": "noble", "runner": "ubuntu-24.04"}]
+    github = {**SETTINGS["github"], "systems": bare}
+    demo.write("invoke.yaml", {"stackyard": {**SETTINGS, "spack": spack, "github": github}})
+    answer = stackyard("draw", code=2)
+    assert "error: stacks/tools/spack.yaml: noble has no target: the processor" in answer.err
+    assert titles(stackyard("draw", "--stack", "hep")) == ["noble: hep"]

@@ -203,6 +203,12 @@ def test_the_key_of_ci_signs_and_goes_no_further(
     (key,) = published_keys(FileStore(target))
     assert key.listed
 
+    for flag, value in (("--spack", str(spack.folder)), ("--base-image", "debian:12")):
+        answer = stackyard("push", "--to", "new", "--from", str(target), flag, value, code=2)
+        assert answer.err.startswith(f"error: {flag}: binaries of a mirror are taken as they are")
+    answer = stackyard("push", "--to", "new", "--base-image", "-x", code=2)
+    assert answer.err.startswith("error: --base-image: '-x' is not the name of an image")
+
     monkeypatch.setenv("SPACK_SIGNING_KEY", "nonsense")
     answer = stackyard("push", "--to", "new", "--spack", str(spack.folder), code=2)
     assert "$SPACK_SIGNING_KEY" in answer.err

@@ -26,7 +26,7 @@ from stackyard.edges.stores.store import Store, writable
 from stackyard.edges.watching import Watch
 from stackyard.errors import ConfigError, StackyardError
 from stackyard.fetch import spec_name
-from stackyard.flow.ground import Goal, Ground, Options
+from stackyard.flow.ground import Goal, Ground, Options, end_after
 from stackyard.flow.levels import Levels
 from stackyard.flow.places import named_mirror, named_place
 from stackyard.flow.steps import (
@@ -70,6 +70,7 @@ def build(  # noqa: PLR0913
     push: bool = True,
     index: bool = True,
     base_image: str = "",
+    stop_after: str = "",
 ) -> None:
     """Plan, build what the mirror lacks, push it level by level, and say what came of it.
 
@@ -85,6 +86,7 @@ def build(  # noqa: PLR0913
     work = load_work(open_project(), Request(stack=stack, lock=lock))
     at_once = _count(concurrent_packages, "--concurrent-packages") or _usual(work)
     build_jobs = _count(jobs, "--jobs")
+    end = end_after(_count(stop_after, "--stop-after"))
     goal = _goal(work, mirror, push=push)
     request = Request(stack=stack, lock=lock, mirrors=(goal.source.url,), no_prune=no_prune)
     work = work._replace(roots=_roots(work, only))
@@ -95,6 +97,7 @@ def build(  # noqa: PLR0913
             console.note("nothing to build: the mirror has it all")
             _print(plan, outcomes, work, goal, as_json=as_json)
             return
+        _warn_of_system(plan, work.lock.where)
         folder = _folder(work, goal, unsigned=unsigned)
         options = Options(
             tree=Path(tree).absolute() if tree else folder / "tree",
@@ -108,6 +111,7 @@ def build(  # noqa: PLR0913
             push=push,
             enter=index,
             base_image=base_image,
+            end=end,
         )
         with ExitStack() as opened:
             opened.enter_context(claimed(folder, "another build of the stack"))
@@ -176,6 +180,19 @@ def _untouched(plan: Plan) -> dict[str, Outcome]:
         key: Outcome(Result.EXTERNAL if one.action is Action.EXTERNAL else Result.REUSED)
         for key, one in plan.decisions.items()
     }
+
+
+def _warn_of_system(plan: Plan, where: str) -> None:
+    """Spack takes this machine's compilers and libraries for those that the lock names."""
+    from stackyard.edges.host import host_facts
+
+    here = host_facts()["os"]()
+    others = {plan.lock.specs[key].os for key in plan.graph.needs} - {here}
+    if others:
+        console.warn(
+            f"{where}: locked for {', '.join(sorted(others))}, and this machine is {here}: what is "
+            "built here is not what the lock says (make the lock here, or build in a container)"
+        )
 
 
 def _folder(work: Work, goal: Goal, *, unsigned: bool) -> Path:

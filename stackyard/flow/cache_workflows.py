@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 from stackyard import __version__
 from stackyard.cache_workflows import Cache, cache_values, shared_requirement
 from stackyard.draw import github_name
+from stackyard.edges import console
 from stackyard.edges.stacks import list_stacks
 from stackyard.errors import ConfigError
-from stackyard.flow.draw import system_stacks
+from stackyard.flow.draw import system_stacks, untargeted
 from stackyard.flow.places import named_mirror
 from stackyard.flow.steps import PINS, read_stack
 from stackyard.pins import PACKAGES_REPO
 from stackyard.stack import is_url
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stackyard.flow.steps import Project
     from stackyard.settings import Settings, System
     from stackyard.stack import Connection
@@ -26,13 +29,15 @@ _MIRROR = "invoke.yaml: stackyard.github.mirror"
 _SYSTEMS = "invoke.yaml: stackyard.github.systems"
 #: Who builds something.
 _BUILDING = frozenset({"build", "draw", "share"})
+#: Who signs with our own key.
+_SIGNING = frozenset({"build", "draw"})
 
 
 def cache_workflow_values(
     project: Project, settings: Settings, name: str, requirement: str
 ) -> dict[str, Any]:
     """The context of a workflow's template. Raises ConfigError for settings that will not do."""
-    cache = _cache(project, settings.github.mirror)
+    cache = _cache(project, settings.github.mirror, signed=settings.github.signed)
     systems = settings.github.systems
     if name in _BUILDING:
         if not systems:
@@ -44,18 +49,17 @@ def cache_workflow_values(
         for system in systems:
             system_stacks(project, system)
     if name != "share":
-        return cache_values(name, settings, cache, requirement=requirement)
+        asked = settings.github.workflows
+        stack = _first_stack(project, systems) if name == "site" else ""
+        values = cache_values(name, settings, cache, requirement=requirement, stack=stack)
+        if cache.signed and name == next(filter(_SIGNING.__contains__, asked), ""):
+            _warn_of_missing_keys(project, systems)
+        return values
     if not cache.is_registry:
         raise ConfigError(
             "only a registry can be shared with other repositories: they have no secret of yours",
             where=_MIRROR,
             hint="oci://ghcr.io/owner/name",
-        )
-    if len(cache.variables) not in (0, 2):
-        raise ConfigError(
-            "a registry is shared with user and password, or with neither",
-            where=_MIRROR,
-            hint="access_pair: {id_variable, secret_variable} in the mirror's entry",
         )
     return cache_values(
         name,
@@ -66,7 +70,13 @@ def cache_workflow_values(
     )
 
 
-def _cache(project: Project, text: str) -> Cache:
+def _first_stack(project: Project, systems: Sequence[System]) -> str:
+    """The stack of which others take pins, too; empty if there is none."""
+    names = system_stacks(project, systems[0]) if systems else list_stacks(project.root)
+    return next(iter(names), "")
+
+
+def _cache(project: Project, text: str, *, signed: bool | None) -> Cache:
     if not text:
         raise ConfigError(
             "the workflow needs to know where binaries go",
@@ -76,16 +86,22 @@ def _cache(project: Project, text: str) -> Cache:
     found = named_mirror(project, text, flag=_MIRROR, push=True)
     if found:
         mirror, _ = found
-        cache = Cache(text, mirror.push_url, mirror.signed, _variables(mirror.push))
-        signed = mirror.signed and not cache.is_registry
-        return _checked(cache._replace(signed=signed))
+        signs = mirror.signed if signed is None else signed
+        cache = Cache(text, mirror.push_url, signs, _variables(mirror.push))
+        if signs and not mirror.signed and not cache.is_registry:
+            raise ConfigError(
+                "the mirror's entry says signed: false, and Spack goes by that",
+                where="invoke.yaml: stackyard.github.signed",
+                hint="say the same in both",
+            )
+        return _checked(cache)
     if not is_url(text):
         raise ConfigError(
             f"no stack has a mirror named {text!r}",
             where=_MIRROR,
             hint=f"the stacks here: {', '.join(list_stacks(project.root)) or 'none'}; or write a URL",
         )
-    cache = Cache(text, text, signed=False)
+    cache = Cache(text, text, signed=bool(signed))
     if not cache.is_registry:
         raise ConfigError(
             "nobody knows what opens it",
@@ -123,10 +139,25 @@ def _checked(cache: Cache) -> Cache:
     return cache
 
 
+def _warn_of_missing_keys(project: Project, systems: Sequence[System]) -> None:
+    """A build that reuses signed binaries checks them, and cannot without a public key."""
+    from stackyard.flow.trust import find_keys
+
+    for name in dict.fromkeys(one for system in systems for one in system_stacks(project, system)):
+        _, settings = read_stack(project, name)
+        if not find_keys(project, name, settings, "").keys:
+            console.warn(
+                f"stacks/{name}/keys: the cache is signed, and there is no public key to check it "
+                f"with, so a build can reuse nothing of it (invoke keys.export --stack {name})"
+            )
+
+
 def _system(project: Project, system: System) -> dict[str, str]:
     """An entry of the matrix that other repositories get: with the pins of the first stack."""
     from stackyard.flow.clone import asked_of
 
+    if not system.target:
+        raise untargeted(system, _SYSTEMS)
     stacks = system_stacks(project, system)
     if not stacks:
         raise ConfigError("there is no stack yet", where=_SYSTEMS)

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from stackyard.pins import Pin
     from stackyard.stack import Stack
 
-__all__ = ["draw_matrix", "system_stacks"]
+__all__ = ["draw_matrix", "system_stacks", "untargeted"]
 
 _SEPARATOR = ";"
+_LONGEST_SEED = 100
 #: Labels of GitHub's own runners that say what system they have.
 _UBUNTU = re.compile(r"ubuntu-([0-9]+[.][0-9]+)(?:-|$)")
 
@@ -65,6 +66,8 @@ def draw_matrix(  # noqa: PLR0913
     github = make_settings(project.settings).github
     asked = (*only, *_from_variable(project, only_variable))
     number = _number(count)
+    if not seed.isprintable() or len(seed) > _LONGEST_SEED:
+        raise ConfigError("a seed is one line of printable characters, and short", where="--seed")
     if number and not asked:
         asked = github.draw.packages
     patterns = spec_patterns(asked, "--only")
@@ -194,10 +197,22 @@ def _pins(asked: Asked, stack: Stack) -> tuple[Pin, Pin]:
     return pins.spack, pins.packages
 
 
+def untargeted(system: System, where: str) -> ConfigError:
+    """What to say where nobody says for which processor a job has to concretize."""
+    return ConfigError(
+        f"{system.name} has no target: the processor that GitHub happens to lend would be part of "
+        "every hash",
+        where=where,
+        hint="for example target: x86_64_v3 in github.systems; or commit the lock: invoke lock",
+    )
+
+
 def _check_lock(system: System, ground: _Ground) -> None:
     """Refuse what is locked for a processor that the system's target is not; warn of its system."""
     lock = ground.lock
     if lock is None:
+        if not system.target:
+            raise untargeted(system, ground.stack.where)
         return
     if system.target:
         from stackyard.target import target_satisfies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from stackyard.plan import Plan
     from stackyard.stack import Connection
 
-__all__ = ["Goal", "Ground", "Options"]
+__all__ = ["Goal", "Ground", "Options", "end_after"]
 
 
 class Goal(NamedTuple):
@@ -37,6 +38,7 @@ class Options(NamedTuple):
     """How to build. ``jobs`` 0: as Spack likes; ``rebuild``: also what is there already.
 
     ``push`` and ``enter``: whether anything goes to the mirror, and whether into its index.
+    ``end``: when building stops, as ``end_after`` tells; 0 for never.
     """
 
     tree: Path
@@ -50,6 +52,12 @@ class Options(NamedTuple):
     push: bool = True
     enter: bool = True
     base_image: str = ""
+    end: float = 0.0
+
+
+def end_after(minutes: int) -> float:
+    """The time in so many minutes, for ``Options.end``; 0 for 0."""
+    return time.monotonic() + 60 * minutes if minutes else 0.0
 
 
 class Ground(NamedTuple):
@@ -65,6 +73,11 @@ class Ground(NamedTuple):
     def name(self, key: str) -> str:
         """A spec by its hash, as people know it; anything else as it is."""
         return spec_name(self.plan.lock.specs[key]) if key in self.plan.lock.specs else key
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time for building is."""
+        return bool(self.options.end) and time.monotonic() >= self.options.end
 
     @contextmanager
     def environment(
@@ -86,25 +99,35 @@ class Ground(NamedTuple):
 
     @contextmanager
     def running(
-        self, programs: Sequence[Program], *, at_once: int = 1, head: str = ""
+        self,
+        programs: Sequence[Program],
+        *,
+        at_once: int = 1,
+        head: str = "",
+        timed: bool = False,
     ) -> Iterator[Iterator[Started | Ended]]:
-        """What happens while they run, but for the beats, which are shown; none runs on after it."""
+        """What happens while they run, but for the beats, which are shown; none runs on after it.
+
+        ``timed``: until the time for building is over, whatever still runs then.
+        """
         mask = masking(Environment.snapshot().secrets())
         events = run_side_by_side(programs, at_once=at_once, mask=mask, stopping=self._stopping)
         with closing(events):
-            yield self._told(events, head)
+            yield self._told(events, head, timed=timed)
         self.watch.wipe()
 
     def _stopping(self) -> None:
         self.watch.say("stopping what runs; Ctrl-C once more kills it")
 
     def _told(
-        self, events: Iterator[Started | Ended | Beat], head: str
+        self, events: Iterator[Started | Ended | Beat], head: str, *, timed: bool
     ) -> Iterator[Started | Ended]:
         for event in events:
             if isinstance(event, Beat):
                 shown = [Shown(self.name(one.key), one.seconds, one.line) for one in event.running]
                 self.watch.show(shown, head)
+                if timed and self.is_over:
+                    return
             else:
                 self.watch.wipe()
                 yield event

@@ -99,7 +99,15 @@ class Levels:
                 if not self._begun:
                     raise
                 return error
-        return self._trouble
+        return self._trouble or self._late()
+
+    def _late(self) -> StackyardError | None:
+        """What to say if the time was over before all was built."""
+        rest = sum(one.result is Result.OPEN for one in self.outcomes.values())
+        if not rest or not self._ground.is_over:
+            return None
+        text = f"the time is over, and {rest} of {self._total} packages are not built yet"
+        return StackyardError(text, where="--stop-after", hint=_AGAIN)
 
     def _prepare(self, delivery: Delivery | None, environment: Path) -> None:
         ground = self._ground
@@ -170,14 +178,15 @@ class Levels:
             return Program(key, argv, log, spack.variables)
 
         programs = {key: program(key) for key in todo}
-        with ground.running(list(programs.values()), at_once=options.at_once, head=head) as events:
+        wanted = list(programs.values())
+        with ground.running(wanted, at_once=options.at_once, head=head, timed=True) as events:
             for event in events:
                 if not isinstance(event, Ended):
                     if not ground.watch.live:
                         ground.watch.say(f"  {ground.name(event.key)}: building")
                 elif not self._ended(event, str(programs[event.key].log)) and options.fail_fast:
                     return False
-        return True
+        return not ground.is_over
 
     def _ended(self, event: Ended, log: str) -> bool:
         """Whether it was built."""

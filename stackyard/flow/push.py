@@ -104,15 +104,25 @@ def push(  # noqa: PLR0913
     unsigned: bool,
     force: bool,
     index: bool,
+    base_image: str = "",
 ) -> None:
     """The binaries of a stack onto a mirror.
 
     Raises ConfigError, LockError and StaleError for what is asked, ToolError if Spack is missing or
     fails, and StoreError for mirrors.
     """
-    options = Options(keys, unsigned, force, index)
-    if source and spack:
-        raise ConfigError("a mirror needs no Spack", where="--spack", hint="leave out one of both")
+    options = Options(keys, unsigned, force, index, base_image)
+    for flag, value in (("--spack", spack), ("--base-image", base_image)):
+        if source and value:
+            raise ConfigError(
+                "binaries of a mirror are taken as they are",
+                where=flag,
+                hint=f"leave out {flag}, or --from",
+            )
+    if base_image:
+        from stackyard.image_names import parse_image_name
+
+        parse_image_name(base_image, "--base-image")
     if source:
         _copy(_asked(stack, lock), ("--from", source), to, options)
         return

@@ -63,6 +63,7 @@ def fetch(  # noqa: PLR0913
         "unsigned": "do not check signatures, and do not sign",
         "force": "also where the binaries do not fit those on the mirror, or differ from them",
         "no_index": "leave the mirror's index as it is",
+        "base_image": "image that those of a registry begin with (what Spack has installed)",
         "lock": "another file than the stack's spack.lock",
     }
 )
@@ -76,6 +77,7 @@ def push(  # noqa: PLR0913
     unsigned: bool = False,
     force: bool = False,
     no_index: bool = False,
+    base_image: str = "",
     lock: str = "",
 ) -> None:
     """Put the binaries of a stack onto a mirror: what is not there yet, and into its index."""
@@ -89,6 +91,7 @@ def push(  # noqa: PLR0913
         unsigned=unsigned,
         force=force,
         index=not no_index,
+        base_image=base_image,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -21,17 +22,19 @@ from conftest import Project, Stackyard
 from github_runner import Job, Runner
 from oci_backends import docker_registry
 from real_spack import INDICES, PYTHON, SPACK, RealSpack, needs_spack
+from signing import Signer, needs_gpg
 from test_oci_spack import certificate  # noqa: F401 - a fixture
 from tests_data import DATA
 
 from stackyard.edges.stores.store import open_store, writable
 from stackyard.lock import parse_lock
-from stackyard.oci import MANIFESTS, digest_key, manifest_key, parse_image
+from stackyard.oci import MANIFESTS, SIGNATURE, digest_key, manifest_key, parse_image
 from stackyard.workflows import target
 
 pytestmark = needs_spack
 
 COMMIT = json.loads((DATA / "tiny.spack.lock").read_bytes())["spack"]["commit"]
+SOURCE = "https://github.com/octocat/cache"
 NAMES = ["tiny-app", "tiny-base", *["tiny-data"] * 2, *["tiny-lib"] * 2, "tiny-tool"]
 
 
@@ -122,6 +125,15 @@ def held(url: str) -> dict[str, int]:
     return found
 
 
+def notes(url: str) -> list[dict[str, str]]:
+    """Annotations of all images."""
+    store = open_store(url)
+    keys = [one.key for one in store.list(MANIFESTS) if "tiny-" in one.key]
+    found = [json.loads(store.read(key)).get("annotations", {}) for key in keys]
+    store.close()
+    return found
+
+
 def named(found: Mapping[str, int]) -> list[str]:
     return sorted(re.match("tiny-[a-z]+", name)[0] for name in found)  # type: ignore[index]
 
@@ -129,6 +141,16 @@ def named(found: Mapping[str, int]) -> list[str]:
 def good(runner: Runner) -> None:
     for job in runner.jobs:
         assert not job.failed, job.said()
+
+
+def new_key() -> tuple[str, bytes]:
+    """The value of SPACK_SIGNING_KEY, and the public key."""
+    signer = Signer()
+    signer.key("CI")
+    value = base64.b64encode(signer("--armor", "--export-secret-keys")).decode()
+    public = signer.public("CI")
+    signer.close()
+    return value, public
 
 
 def settings(host: str, *workflows: str) -> dict[str, Any]:
@@ -247,6 +269,8 @@ def test_share(  # noqa: PLR0917 - fixtures
     other = tmp_path / "other"
     shutil.copytree(DATA / "tiny", other)
     shutil.copy(DATA / "tiny.spack.lock", other / "spack.lock")
+    with (other / "spack.yaml").open("a") as manifest:  # as Mochi's sisters have it
+        manifest.write(f"  mirrors:\n    ours: {{url: 'oci://{registry}/cache', signed: false}}\n")
     path = other / ".github/workflows/shared-cache.yml"
     path.parent.mkdir(parents=True)
     shutil.copy(tiny.root / target("share"), path)
@@ -267,11 +291,73 @@ def test_share(  # noqa: PLR0917 - fixtures
     next(other.rglob("tiny_lib/package.py")).write_text(old)
     runner.run(path, "push")
     good(runner)
-    assert named(held(url)) == NAMES
+    found = held(url)
+    assert named(found) == NAMES
+    assert min(found.values()) == 2  # the base image's, and the package's own
+    assert {one["org.opencontainers.image.source"] for one in notes(url)} == {SOURCE}
     stackyard("mirror.index", "--url", url, "--check")
     said = runner.named("build")[0].step("Install the environment").out
     assert said.count("Extracting") >= 3  # what was there already
     for job in runner.jobs:
         assert "recognisable" not in job.said()
+    user = fresh_spack()
+    assert user.install(user.tiny(url, signed=False)) == 7
+
+
+@needs_gpg
+def test_a_signed_cache(  # noqa: PLR0917 - fixtures
+    tiny: Project,
+    stackyard: Stackyard,
+    registry: str,
+    folder: Path,
+    tmp_path: Path,
+    fresh_spack: Callable[[], RealSpack],
+) -> None:
+    """Its own workflow fills it in two goes, another repository adds to it, each with its key."""
+    ours, theirs = new_key(), new_key()
+    url = f"oci://{registry}/cache"
+    tiny.write("stacks/tiny/keys/ours.pub", ours[1])
+    document = settings(registry, "build", "share")
+    document["stackyard"]["github"]["signed"] = True
+    tiny.write("invoke.yaml", document)
+    with (tiny.root / "stacks/tiny/spack.yaml").open("a") as manifest:
+        manifest.write("  mirrors:\n    buildcache-destination: s3://example-binaries/tiny\n")
+    stackyard("generate")
+    recipe = next((tiny.root / "stacks").rglob("tiny_tool/package.py"))
+    old = spoil(tiny.root / "stacks", "tiny_tool")
+    runner = Spacked(folder / "r", tiny.root)
+    runner.secrets["SPACK_SIGNING_KEY"] = ours[0]
+    runner.run(tiny.root / target("build"), "push")
+    assert (runner.results["build"], runner.results["index"]) == ("failure", "success")
+    assert len(held(url)) == 5
+    said = [job.said() for job in runner.jobs]
+
+    other = tmp_path / "other"
+    shutil.copytree(DATA / "tiny", other / "env")
+    shutil.copy(DATA / "tiny.spack.lock", other / "env" / "spack.lock")
+    path = other / ".github/workflows/shared-cache.yml"
+    path.parent.mkdir(parents=True)
+    text = (tiny.root / target("share")).read_text()
+    path.write_text(text.replace('ENVIRONMENT: "."', 'ENVIRONMENT: "env"'))
+    sister = Spacked(folder / "s", other)
+    sister.run(path, "push")
+    assert "::error::The cache is signed." in sister.named("build")[0].said()
+    assert not sister.named("build")[0].uses  # before anything was fetched
+    sister.secrets["SPACK_SIGNING_KEY"] = theirs[0]
+    sister.run(path, "push")
+    good(sister)
+    said += [job.said() for job in sister.jobs]
+    assert named(held(url)) == NAMES
+    assert all(SIGNATURE in one for one in notes(url))
+    answer = stackyard("mirror.verify", "--url", url, code=6)
+    assert answer.out.startswith("signatures that do not hold (2):\n")
+
+    # Ours does not build with what nobody told it to trust; told so, it has nothing left to do.
+    recipe.write_text(old)
+    tiny.write("stacks/tiny/keys/theirs.pub", theirs[1])
+    assert "(7 signed)" in stackyard("mirror.verify", "--url", url).err
+    runner.run(tiny.root / target("build"), "push")
+    good(runner)
+    assert not any(value in text for value in (ours[0], theirs[0]) for text in said)
     user = fresh_spack()
     assert user.install(user.tiny(url, signed=False)) == 7

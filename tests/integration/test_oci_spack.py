@@ -145,25 +145,6 @@ def test_spack_pushes_to_what_we_pushed(
 
 
 @pytest.fixture
-def builder(
-    fresh_spack: Callable[[], RealSpack], project: Any, monkeypatch: pytest.MonkeyPatch
-) -> RealSpack:
-    """A Spack that has installed the tiny stack of the project, and that our commands find."""
-    folder = project.root / "stacks" / "tiny"
-    shutil.copytree(DATA / "tiny", folder)
-    shutil.copy(DATA / "tiny.spack.lock", folder / "spack.lock")
-    with (folder / "spack.yaml").open("a") as manifest:
-        manifest.write(f"  mirrors:\n    unsigned: {{url: 'file://{FOLDER}', signed: false}}\n")
-    spack = fresh_spack()
-    assert spack.install(spack.tiny(f"file://{FOLDER}", signed=False)) == 7
-    for name, value in spack.env.items():
-        if name.startswith("SPACK_"):
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SPACK_ROOT", SPACK)
-    return spack
-
-
-@pytest.fixture
 def signing_key(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key for pushing, whose public part the stack trusts."""
     signer = Signer()
@@ -187,6 +168,7 @@ def test_spack_uses_what_we_signed_indexed_and_pruned(  # noqa: PLR0917
     pusher: str,
     certificate: tuple[Path, Path],
     builder: RealSpack,
+    project: Any,
     signing_key: None,
     fresh_spack: Callable[[], RealSpack],
     stackyard: Callable[..., Any],
@@ -201,6 +183,10 @@ def test_spack_uses_what_we_signed_indexed_and_pruned(  # noqa: PLR0917
         elif pusher == "build":
             stackyard("build", "--stack", "tiny", "--mirror", url, "--spack", SPACK)
         else:
+            with (project.root / "stacks/tiny/spack.yaml").open("a") as manifest:
+                manifest.write(
+                    f"  mirrors:\n    unsigned: {{url: 'file://{FOLDER}', signed: false}}\n"
+                )
             assert "7 sent" in stackyard("mirror.copy", "--url", "unsigned", "--to", url).err
         store = opened(url)
         notes = notes_of(store)

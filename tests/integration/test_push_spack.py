@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from real_spack import SPACK, RealSpack, needs_spack
-from tests_data import DATA
+from real_spack import RealSpack, needs_spack
 
 pytestmark = needs_spack
-
-
-@pytest.fixture
-def builder(
-    fresh_spack: Callable[[], RealSpack], project: Any, monkeypatch: pytest.MonkeyPatch
-) -> RealSpack:
-    """A Spack that has installed the tiny stack of the project, and that our commands find."""
-    folder = project.root / "stacks" / "tiny"
-    shutil.copytree(DATA / "tiny", folder)
-    shutil.copy(DATA / "tiny.spack.lock", folder / "spack.lock")
-    spack = fresh_spack()
-    for name in ("SPACK_PYTHON", *spack.env):
-        if name.startswith("SPACK_") and name in spack.env:
-            monkeypatch.setenv(name, spack.env[name])
-    monkeypatch.setenv("SPACK_ROOT", SPACK)
-    spack("-e", str(folder), "install", "--no-cache", "--only-concrete")
-    shutil.rmtree(folder / ".spack-env")
-    return spack
 
 
 def test_unsigned(
