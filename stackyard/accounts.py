@@ -5,7 +5,7 @@ Only bytes are handled here: those of the base image's files in, those of ours o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stackyard.image import File, User
 
@@ -20,7 +20,8 @@ SKELETON = "etc/skel/"
 def add_user(base: Mapping[str, File], user: User) -> tuple[File, ...]:
     """What changes. ``base`` are the files of ``FILES`` that there are, and those of the skeleton.
 
-    Another user with the same number goes, with its group and its home: some bases bring one.
+    Another user with the same number goes, with its group, its home, and its place in other groups:
+    some bases bring one.
     Passwords are locked. A base that has the user stays as it is.
     """
     passwd = _lines(base, "etc/passwd")
@@ -36,7 +37,7 @@ def add_user(base: Mapping[str, File], user: User) -> tuple[File, ...]:
         "etc/gshadow": f"{user.name}:!::",
     }
     files = [
-        _file(base, path, [*_without(_lines(base, path), gone | {user.name}), line])
+        _file(base, path, [*_without(path, _lines(base, path), gone, user.name), line])
         for path, line in added.items()
         if path in base or path in FILES[:2]
     ]
@@ -66,8 +67,16 @@ def _lines(base: Mapping[str, File], path: str) -> list[str]:
     return [line for line in text.splitlines() if line]
 
 
-def _without(lines: Sequence[str], names: set[str]) -> list[str]:
-    return [line for line in lines if line.split(":")[0] not in names]
+def _without(path: str, lines: Sequence[str], gone: Collection[str], name: str) -> list[str]:
+    """The lines of others, which name nobody who is gone."""
+    left = [line for line in lines if line.split(":")[0] not in {*gone, name}]
+    if path not in ("etc/group", "etc/gshadow"):
+        return left
+    parted = (line.rpartition(":") for line in left)
+    return [
+        f"{before}:{','.join(one for one in members.split(',') if one not in gone)}"
+        for before, _, members in parted
+    ]
 
 
 def _file(base: Mapping[str, File], path: str, lines: Sequence[str]) -> File:

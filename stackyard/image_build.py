@@ -86,11 +86,16 @@ def _argument(label: str) -> str:
     return re.sub("[.-]", "_", short).upper()
 
 
-def context_patterns(ignore: str, needed: Iterable[str]) -> tuple[str, ...]:
-    """Lines of a ``.dockerignore``, and behind them what a build needs in any case."""
+def context_patterns(
+    ignore: str, needed: Iterable[str], not_needed: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Lines of a ``.dockerignore``, and behind them what a build needs in any case.
+
+    What is ``not_needed`` stays out, but for what is needed of it.
+    """
     lines = (line.strip() for line in ignore.splitlines())
     kept = [line for line in lines if line and not line.startswith("#")]
-    return (*kept, *(f"!{path}" for path in needed))
+    return (*kept, *not_needed, *(f"!{path}" for path in needed))
 
 
 _STEP = re.compile(r"(?:\[\d+/\d+\] )?(?:STEP|Step) (\d+)/(\d+) ?: (.*)")
@@ -155,7 +160,7 @@ class BuildLog:
         *whole, self._rest = (self._rest + text).split("\n")
         shown = []
         for line in whole:
-            line = _COLOUR.sub("", line).rpartition("\r")[2].rstrip()  # noqa: PLW2901 - what was drawn over is gone
+            line = _plain(line)  # noqa: PLW2901
             if step := _STEP.fullmatch(line):
                 self._step = f"step {step[1]} of {step[2]}, {_short(step[3])}"
                 self._lines = []
@@ -168,6 +173,14 @@ class BuildLog:
                 self._lines.append(line)
             shown.append(line)
         return shown
+
+
+def _plain(line: str) -> str:
+    """As a terminal shows it in the end: what was drawn over is gone.
+
+    Programs that think themselves in a terminal, such as dpkg below apt-get, end lines with it too.
+    """
+    return _COLOUR.sub("", line).rstrip().rpartition("\r")[2]
 
 
 def _short(instruction: str) -> str:
@@ -186,7 +199,7 @@ _KIT_NOISE = re.compile(
 def kit_lines(line: str) -> Sequence[str]:
     """What to show of a line that BuildKit says in plain words."""
     found = _KIT.fullmatch(line)
-    text = found[2] if found else line
+    text = _plain(found[2] if found else line)
     if not text or (found and not found[1] and _KIT_NOISE.match(text)):
         return []
     return [text]

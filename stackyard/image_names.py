@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stackyard.errors import ConfigError
@@ -27,8 +27,13 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DOMAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?")
 
-#: Keys of settings that name an image.
-_KEYS = (("generate", "image"), ("image", "base"))
+#: Keys of settings that name an image; an empty one stands for each entry of a list.
+_KEYS = (
+    ("generate", "image"),
+    ("image", "base"),
+    ("image", "fetch_base"),
+    ("github", "systems", "", "base_image"),
+)
 
 #: ``ARG BASE=NAME`` or ``ARG FETCH_BASE=NAME``, and ``FROM NAME`` where it is a name and not a stage or a variable.
 _LINE = re.compile(
@@ -103,26 +108,33 @@ def settings_images(text: str, where: str, prefix: Sequence[str] = ()) -> tuple[
     import yaml  # only this needs to know where things stand
 
     document: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    places = []
+    places: dict[int, Place] = {}  # an alias has no place of its own
     for keys in _KEYS:
-        node = document
-        for key in (*prefix, *keys):
-            node = _below(node, key)
-        if isinstance(node, yaml.ScalarNode) and node.value:
-            quoted = 1 if node.style in ("'", '"') else 0
-            start, end = node.start_mark.index + quoted, node.end_mark.index - quoted
+        for node, name in _below(document, (*prefix, *keys)):
+            if not (isinstance(node, yaml.ScalarNode) and node.value):
+                continue
+            end = node.end_mark.index - (1 if node.style in ("'", '"') else 0)
+            start = end - len(node.value)  # an anchor may stand before it
             if text[start:end] == node.value:
-                places.append(
-                    Place(node.value, start, end, f"{where}: {'.'.join((*prefix, *keys))}")
-                )
-    return tuple(places)
+                places.setdefault(start, Place(node.value, start, end, f"{where}: {name}"))
+    return tuple(places.values())
 
 
-def _below(node: Any, key: str) -> Any:
-    pairs = node.value if isinstance(getattr(node, "value", None), list) else ()
-    return next(
-        (pair[1] for pair in pairs if isinstance(pair, tuple) and pair[0].value == key), None
-    )
+def _below(node: Any, keys: Sequence[str], name: str = "") -> Iterator[tuple[Any, str]]:
+    """The nodes that keys lead to, and how those places are called."""
+    if not keys:
+        yield node, name
+        return
+    key, *rest = keys
+    inner = node.value if isinstance(getattr(node, "value", None), list) else ()
+    if key:
+        found = [pair[1] for pair in inner if isinstance(pair, tuple) and pair[0].value == key]
+        for one in found[:1]:
+            yield from _below(one, rest, f"{name}.{key}" if name else key)
+        return
+    for number, one in enumerate(inner):
+        if not isinstance(one, tuple):
+            yield from _below(one, rest, f"{name}[{number}]")
 
 
 def dockerfile_images(text: str, where: str) -> tuple[Place, ...]:

@@ -17,11 +17,13 @@ from typing import NamedTuple
 
 from stackyard.lock import Lock
 
-__all__ = ["DEFAULT_LAYERS", "MOST_LAYERS", "plan_layers"]
+__all__ = ["DEFAULT_LAYERS", "MOST_IN_IMAGE", "MOST_LAYERS", "plan_layers"]
 
 #: Folders that the Dockerfile copies, each into a layer of its own: 00 to 39.
 MOST_LAYERS = 40
 DEFAULT_LAYERS = 40
+#: In a whole image, with those of its base: every engine takes so many.
+MOST_IN_IMAGE = 100
 
 #: All pairs of so many are looked at; of more only neighbours, until there are so few.
 _PAIRED = 600

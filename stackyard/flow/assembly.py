@@ -26,6 +26,7 @@ from stackyard.flow.image_origin import image_origin
 from stackyard.flow.steps import Work
 from stackyard.image import USER, File, architectures, make_labels
 from stackyard.image_names import ImageName, parse_image_name
+from stackyard.layers import MOST_IN_IMAGE
 from stackyard.oci import Descriptor, descriptor, media_type_of
 from stackyard.oci_image import (
     LAYOUT_FILE,
@@ -48,8 +49,8 @@ __all__ = ["assemble"]
 #: Where the binaries are kept for the next time, in the project.
 _KEPT = ".stackyard/layers"
 _AT_ONCE = 4
-#: No engine refuses so many layers; the user's and the last one are ours as well.
-_MOST_IN_ALL, _OTHERS = 100, 2
+#: Layers of ours that hold no binaries: the user's and the last one.
+_OTHERS = 2
 
 
 class _Image(NamedTuple):
@@ -91,7 +92,7 @@ def assemble(  # noqa: PLR0913 - what the task takes
             _folder(work, part),
             source,
             checking,
-            most=min(work.settings.image.layers, _MOST_IN_ALL - _OTHERS - len(found.layers)),
+            most=min(work.settings.image.layers, _room(text, len(found.layers))),
             created=created,
         )
         images.append(_image(found, fill, labels, created, cache))
@@ -106,6 +107,18 @@ def assemble(  # noqa: PLR0913 - what the task takes
     console.note(f"{top.digest}, put together in {time.monotonic() - begun:.1f} s")
     for name in names:
         console.out(f"{name}@{top.digest}")
+
+
+def _room(base: str, count: int) -> int:
+    """How many layers binaries may have above a base. Raises ConfigError if there is none left."""
+    room = MOST_IN_IMAGE - _OTHERS - count
+    if room < 1:
+        raise ConfigError(
+            f"the base has {count} layers, and an image may have {MOST_IN_IMAGE}",
+            where=f"image.base {base}",
+            hint="take another base, or squash it into one layer",
+        )
+    return room
 
 
 def _refuse(work: Work, base: str, wishes: Wishes) -> None:

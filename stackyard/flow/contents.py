@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stackyard.binary import Binary
+from stackyard.edges import console
 from stackyard.edges.files import read_bytes
-from stackyard.edges.stores.folder import WORK_FOLDER
+from stackyard.edges.stores.folder import WORK_FOLDER, FileStore
 from stackyard.errors import ConfigError
 from stackyard.flow.fetch import Checking, Fetched, bring
 from stackyard.flow.image_stacks import choose_image_stack, image_stacks
@@ -40,6 +42,8 @@ __all__ = [
     "time_of",
 ]
 
+#: Of so many binaries the tarballs are looked into, for how paths in them are padded.
+_LOOKED_AT = 30
 #: As long ago as the files: what is made of no commit has no time of its own.
 _LONG_AGO = "1980-01-01T00:00:00Z"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -126,7 +130,7 @@ def fetch_contents(  # noqa: PLR0913 - passed by name
         fetched.binaries,
         plan_layers(lock, sizes, min(most, MOST_LAYERS)),
         _keys(folder),
-        {**_documents(work, part, created), **_configuration(work, part, fetched)},
+        {**_documents(work, part, created), **_configuration(work, part, folder, fetched)},
         _programs(work),
     )
     return Fill(folder, fetched, contents)
@@ -175,20 +179,36 @@ def time_of(work: Work, created: str) -> str:
     return given.astimezone(timezone.utc).strftime(_TIME)
 
 
-def _configuration(work: Work, part: Part, fetched: Fetched) -> Mapping[str, bytes]:
+def _configuration(work: Work, part: Part, folder: Path, fetched: Fetched) -> Mapping[str, bytes]:
     lock = work.lock
     reached = lock.closure(part.roots)
-    tree = (work.stack.config.get("config") or {}).get("install_tree")
-    padded = tree.get("padded_length") if isinstance(tree, Mapping) else 0
-    # What users build beside the binaries is to fit the same caches.
     files = spack_files(
         work.stack.name,
         signed=bool(fetched.keys),
         targets=system_targets(lock.specs[key] for key in lock.order if key in reached),
-        padded_length=padded if isinstance(padded, int) and not isinstance(padded, bool) else 0,
+        padded_length=_padded_length(work, folder, fetched.binaries),
     )
     keys = b"".join(key if key.endswith(b"\n") else key + b"\n" for key in fetched.keys.values())
     return {**files, **({PUBLIC_KEY: keys} if keys else {})}
+
+
+def _padded_length(work: Work, folder: Path, binaries: Sequence[Binary]) -> int:
+    """What users build beside the binaries is to fit the same caches, so it is padded as they are.
+
+    The stack says how, else the binaries themselves do if all that are looked at agree; 0 for not.
+    """
+    from stackyard.edges.mirrors.padding import root_of
+
+    tree = (work.stack.config.get("config") or {}).get("install_tree")
+    said = tree.get("padded_length") if isinstance(tree, Mapping) else None
+    if isinstance(said, int) and not isinstance(said, bool):
+        return said
+    store = FileStore(folder)
+    some = sorted(binaries, key=lambda one: one.hash)[:: len(binaries) // _LOOKED_AT + 1]
+    found = {root.padding for one in some if (root := root_of(store, one))}
+    if len(found) > 1:
+        console.warn(f"binaries are padded in several ways: {', '.join(map(str, sorted(found)))}")
+    return found.pop() if len(found) == 1 else 0
 
 
 def _programs(work: Work) -> Mapping[str, bytes]:

@@ -81,6 +81,8 @@ def build(  # noqa: PLR0913 - what the task takes
     if no_engine:
         from stackyard.flow.assembly import assemble
 
+        if arguments:
+            raise ConfigError("it is for a Dockerfile", where="--build-arg", hint="leave it away")
         assemble(work, names, source, checking, base=base, wishes=wishes)
         return
     parts = choose_parts(work, platform)
@@ -92,7 +94,8 @@ def build(  # noqa: PLR0913 - what the task takes
         )
     told = {**_arguments(work, base, names[0], unsigned=unsigned), **_given(arguments)}
     told["REMOTE_BUILDCACHE_URL"] = _mirror(work, parts, source, checking, prefetch=prefetch)
-    with _context(work) as context:
+    inside = told["REMOTE_BUILDCACHE_URL"].startswith(f"{_CONTEXT}/")
+    with _context(work, prefetched=inside) as context:
         if buildkit:
             from stackyard.flow.buildkit import build_with_program
 
@@ -158,6 +161,7 @@ def _arguments(work: Work, base: str, name: str, *, unsigned: bool) -> dict[str,
         "STACKYARD": _CONTEXT if requirement == "." else requirement,
         "TOOLS": " ".join(image.tools),
         "UNSIGNED": "yes" if unsigned else "",
+        **({"FETCH_BASE": image.fetch_base} if image.fetch_base else {}),
         **label_arguments(image_labels(work, base, name.rpartition(":")[2])),
     }
 
@@ -220,14 +224,19 @@ def _prefetch_folder(work: Work) -> Path:
 
 
 @contextmanager
-def _context(work: Work) -> Iterator[IO[bytes]]:
-    """The project's files that a build may see, and the Dockerfile, as a tar archive."""
+def _context(work: Work, *, prefetched: bool) -> Iterator[IO[bytes]]:
+    """The project's files that a build may see, and the Dockerfile, as a tar archive.
+
+    Of the binaries that were ever fetched here it gets those that it wants.
+    """
     from stackyard.edges.context import write_context
 
     root = work.project.root
     dockerfile, ignore = docker_file("Dockerfile", root), ignore_file(root)
-    needed = [_PREFETCHED + "/" + work.stack.name, *_key_paths(work)]
-    patterns = context_patterns(read_bytes(ignore).decode(), needed)
+    binaries = [f"{_PREFETCHED}/{work.stack.name}"] if prefetched else []
+    patterns = context_patterns(
+        read_bytes(ignore).decode(), [*binaries, *_key_paths(work)], not_needed=[_PREFETCHED]
+    )
     shown = work.project.shown(dockerfile) if dockerfile.is_relative_to(root) else "our Dockerfile"
     with tempfile.TemporaryFile() as file:
         write_context(file, root, patterns, _DOCKERFILE, read_bytes(dockerfile).decode())

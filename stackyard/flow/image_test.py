@@ -19,6 +19,8 @@ from stackyard.flow.image import open_image_work
 from stackyard.flow.places import Locked
 from stackyard.image import MIRROR, PUBLIC_KEY, SHARE, TESTS, USER
 from stackyard.image_build import local_repository, tagged_names
+from stackyard.layers import MOST_IN_IMAGE
+from stackyard.mirror import Layout
 
 if TYPE_CHECKING:
     from stackyard.edges.engine import Engine
@@ -30,6 +32,11 @@ _SCRIPT = f"/{TESTS}/tutorial-test.sh"
 _SPACK = "/opt/spack"
 _PACKAGES = "/opt/packages"
 _LOCK_LABEL = "dev.stackyard.lock-digest"
+#: What a mirror has at its top.
+_FOLDERS: Mapping[Layout, frozenset[str]] = {
+    2: frozenset({"build_cache"}),
+    3: frozenset({"blobs", "v3"}),
+}
 
 #: Bash alone, because an image may have nothing else; every file must be readable by the user.
 _STARTS = r"""
@@ -80,7 +87,8 @@ def test(  # noqa: PLR0913 - what the task takes
     """Prove an image: its lock, its mirror, its user; with a Spack, the tutorial's commands.
 
     Raises StaleError for an image of another lock, CorruptError for a mirror that is not exactly
-    what the lock reaches, ToolError for what does not run in it.
+    what the lock reaches, ToolError for what does not run in it, ConfigError
+    for more than 100 layers.
     """
     from stackyard.edges.engine import open_engine
 
@@ -91,6 +99,7 @@ def test(  # noqa: PLR0913 - what the task takes
     with open_engine(work.project.env, engine) as opened:
         console.note(f"{opened.title} at {opened.socket.url} ({opened.socket.why})")
         told = opened.inspect(name)
+        _few_layers(name, (told.get("RootFS") or {}).get("Layers") or ())
         _same_lock(work, name, (told.get("Config") or {}).get("Labels") or {})
         (part,) = choose_parts(work, f"linux/{told.get('Architecture', '')}")
         _check_mirror(work, part, opened, name, keys, unsigned=unsigned)
@@ -100,6 +109,15 @@ def test(  # noqa: PLR0913 - what the task takes
             return
         _run_script(opened, name, mounts)
     console.note(f"{name} is proven")
+
+
+def _few_layers(name: str, layers: Sequence[str]) -> None:
+    if len(layers) > MOST_IN_IMAGE:
+        raise ConfigError(
+            f"the image has {len(layers)} layers, and may have {MOST_IN_IMAGE}",
+            where=name,
+            hint="take another base, or squash it into one layer",
+        )
 
 
 def _same_lock(work: Work, name: str, labels: Mapping[str, str]) -> None:
@@ -123,6 +141,7 @@ def _check_mirror(  # noqa: PLR0913
     from stackyard.edges.untar import extract
     from stackyard.flow.trust import Keys, find_keys
     from stackyard.flow.verify import Ward, examine_mirror
+    from stackyard.verify import KINDS
 
     wanted = {spec.hash for spec in wanted_specs(work.lock, part.roots).specs}
     trusted: Keys | None = find_keys(work.project, work.stack.name, work.settings, keys)
@@ -139,14 +158,14 @@ def _check_mirror(  # noqa: PLR0913
         (result, *others) = examine_mirror(Ward(place, FileStore(root / MIRROR), trusted))
         held = {binary.hash for binary in result.manifests.binaries}
         problems = [
-            *(fault.line(result.names) for fault in result.faults),
+            *(f"{KINDS[one.kind][0]}: {one.line(result.names)}" for one in result.faults),
             *(f"a second mirror, of layout {other.layout}" for other in others),
             *(f"not of the lock: {result.names[key]}" for key in sorted(held - wanted)),
             *(
                 f"not there: {work.lock.specs[key].name} /{key[:7]}"
                 for key in sorted(wanted - held)
             ),
-            *(f"not of a mirror: {name}" for name in _strangers(root / MIRROR)),
+            *(f"not of a mirror: {name}" for name in _strangers(root / MIRROR, result.layout)),
         ]
         if read_bytes(root / "spack.lock") != work.lock_bytes:
             problems.append(f"/{SHARE}/spack.lock is another lock than its label says")
@@ -172,8 +191,8 @@ def _is_unsigned(work: Work) -> bool:
         return False
 
 
-def _strangers(mirror: Path) -> Iterator[str]:
-    known = {"blobs", "v3", Path(PUBLIC_KEY).name}
+def _strangers(mirror: Path, layout: Layout) -> Iterator[str]:
+    known = {*_FOLDERS[layout], Path(PUBLIC_KEY).name}
     return (path.name for path in sorted(mirror.iterdir()) if path.name not in known)
 
 
@@ -271,5 +290,5 @@ def _run_script(engine: Engine, name: str, mounts: _Mounts) -> None:
         raise ToolError(
             f"the test of the tutorial ended with {code}" + (f": {last}" if last else ""),
             where=name,
-            hint=f"its output stands above; by hand: docker run --rm -it {name} {_SCRIPT}",
+            hint=f"its output stands above; docs/images.md tells how to run {_SCRIPT} by hand",
         )

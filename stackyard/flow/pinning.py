@@ -68,6 +68,8 @@ def pin(*, check: bool = False, as_json: bool = False) -> None:
             for path, text in texts.items()
         }
         write_files({path: data for path, data in changed.items() if data != texts[path].encode()})
+        if stale:
+            console.note("files that are rendered from settings follow by: invoke generate")
     for one in stale:
         console.note(f"{one.place.where}: {one.pinned}")
     if check and stale:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -286,8 +287,30 @@ def test_the_tutorials_commands_run(ground: Ground, tmp_path: Path) -> None:
     said = ground.stackyard("image.test", "--spack", SPACK, *repositories).err
     assert "all 3 roots are on the mirror" in said
     assert "all 3 roots are installed" in said
-    assert "5 sections passed, 1 omitted" in said
+    assert "6 sections passed, 1 omitted" in said
     assert f"{ground.name}:latest is proven" in said
+
+
+def test_tools_and_what_fetching_needs_are_installed(ground: Ground, *, long: bool) -> None:
+    """From Debian's own servers, in both stages; the image has none of their lists."""
+    if not long:
+        pytest.skip("packages from Debian's servers: --long")
+    argv = ("run", "--rm", "--network=host", ground.engine.base, "bash", "-c")
+    if "lost" in ground.engine.podman(*argv, "timeout 60 apt-get update >/dev/null || echo lost"):
+        pytest.skip("Debian's servers are not reached")
+    bare = f"{ground.engine.base}-bare"
+    text = f"FROM {ground.engine.fetcher}\nRUN apt-get purge --yes gnupg python3.11-venv\n"
+    ground.engine.podman("build", "--network=host", "--tag", bare, "-", feed=text)
+    image = {**settings(ground)["image"], "tools": ["less", "patch"], "fetch_base": bare}
+    ground.project.write("stacks/tiny/stack.yaml", {**settings(ground), "image": image})
+    said = ground.stackyard("image.build", "--from", ground.server.url, "--network", "host").err
+    assert "Setting up python3-venv" in said
+    assert "Setting up less" in said
+    name = f"{ground.name}:latest"
+    look = "less --version | head -n 1; ls /var/lib/apt/lists; command -v pip stackyard || true"
+    shown = ground.engine.podman("run", "--rm", name, "bash", "-c", look)
+    assert re.fullmatch(r"less \d+ .*\n", shown)
+    ground.stackyard("image.test")
 
 
 def test_own_dockerfile_and_ignore_file(ground: Ground) -> None:
