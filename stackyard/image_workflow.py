@@ -73,6 +73,7 @@ def image_values(
         "actions": ACTIONS,
         "tags": [f"{settings.release.prefix}*"],
         "runner": settings.github.runner,
+        "free_disk": settings.github.free_disk,
         "requirement": requirement,
         "jobs": jobs,
         "secrets": sorted({secret for job in jobs for secret in job.secrets}),

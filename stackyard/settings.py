@@ -192,7 +192,8 @@ class Image(NamedTuple):
 
     ``tools`` are packages of the base's system. ``repository`` is where ``image.push`` goes, with no
     tag. ``licenses`` is an SPDX expression for the label. ``layers`` are the most for the binaries.
-    ``fetch_base`` is what fetches them, empty for what the Dockerfile says.
+    ``fetch_base`` is what fetches them, empty for what the Dockerfile says. ``context`` is the
+    build context of the rule on Docker Hub, from the repository's top; empty: as hooks want it.
     """
 
     base: str = ""
@@ -201,6 +202,7 @@ class Image(NamedTuple):
     licenses: str = ""
     layers: int = 40
     fetch_base: str = ""
+    context: str = ""
 
 
 class Release(NamedTuple):
@@ -357,6 +359,7 @@ SHAPE = Map(
                 "licenses": TEXT,
                 "layers": _LAYERS,
                 "fetch_base": TEXT,
+                "context": TEXT,
             }
         ),
         "release": Map(

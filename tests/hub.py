@@ -50,13 +50,13 @@ class Call(NamedTuple):
 
 
 class Builder:
-    """A folder of programs with nothing but bash, git, and the docker that remembers."""
+    """A folder of programs with nothing but bash, git, sha256sum, and the docker that remembers."""
 
     def __init__(self, folder: Path) -> None:
         self.programs = folder / "programs"
         self.programs.mkdir()
         self._record = folder / "calls"
-        for name in ("bash", "git"):
+        for name in ("bash", "git", "sha256sum"):
             self.link(name)
         docker = self.programs / "docker"
         docker.write_text(_DOCKER)

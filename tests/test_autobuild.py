@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from conftest import ROOT, Answer, Project, Stackyard
 from hub import Builder, Call, commit, git, with_hooks
-from oci_backends import docker_registry
 
 from stackyard.autobuild import (
     HOOKS,
@@ -33,6 +27,7 @@ from stackyard.errors import ConfigError
 from stackyard.image_names import parse_image_name
 
 REPOSITORY = "index.docker.io/owner/name"
+DOCKERFILE = "docker/Dockerfile"
 SETTINGS: dict[str, Any] = {"image": {"base": "debian:12", "repository": "docker.io/owner/name"}}
 
 #: A hook that asks docker whether it is its turn.
@@ -43,8 +38,6 @@ _HOOK = '#!/bin/bash\ndocker hook-{name} "$SOURCE_BRANCH" "$PWD"\n'
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     """Its docker is the one that this process finds."""
     builder = Builder(tmp_path)
-    for name in ("sha256sum", "dirname"):
-        builder.link(name)
     for name, value in builder.env.items():
         monkeypatch.setenv(name, value)
     for name in ("STACK", "REMOTE_BUILDCACHE_URL", "DOCKER_FAILS"):
@@ -93,7 +86,7 @@ def test_our_hooks(demo: Project, builder: Builder, stackyard: Stackyard) -> Non
         git(demo.root, "rev-parse", "HEAD"),
         "first\n\nmore of it",
         REPOSITORY,
-        "docker/Dockerfile",
+        "Dockerfile",
         "latest",
         f"{REPOSITORY}:latest",
         "demo",
@@ -110,7 +103,7 @@ def test_our_hooks(demo: Project, builder: Builder, stackyard: Stackyard) -> Non
         f"SOURCE_COMMIT={git(demo.root, 'rev-parse', 'HEAD')}",
         "COMMIT_MSG=first",
         f"DOCKER_REPO={REPOSITORY}",
-        "DOCKERFILE_PATH=docker/Dockerfile",
+        "DOCKERFILE_PATH=Dockerfile",
         "DOCKER_TAG=latest",
         f"IMAGE_NAME={REPOSITORY}:latest",
         "-- build: hooks/build",
@@ -151,7 +144,7 @@ def test_everything_given(demo: Project, builder: Builder, stackyard: Stackyard)
         "image-name": "ghcr.io/o/n:one",
     }
     words = [word for name, value in given.items() for word in (f"--{name}", value)]
-    stackyard("image.autobuild", *words, "--stack", "demo", "--no-push")
+    stackyard("image.autobuild", *words, "--context", "/", "--stack", "demo", "--no-push")
     (build,) = builder.calls()
     assert build.variables == (*given.values(), "demo")
     assert build.values("--tag") == [f"ghcr.io/o/n:{tag}" for tag in ("one", "two", "x")]
@@ -176,6 +169,16 @@ def test_the_repository(
     assert build.variables[3] == expected
 
 
+@pytest.mark.parametrize("repository", ["docker.io/o/n", "o/n", "index.docker.io/o/n"])
+def test_docker_hub_by_each_of_its_names(
+    demo: Project, builder: Builder, stackyard: Stackyard, repository: str
+) -> None:
+    stackyard("image.autobuild", "--no-push", "--docker-repo", repository)
+    (build,) = builder.calls()
+    assert build.variables[3] == "index.docker.io/o/n"
+    assert build.values("--tag") == ["index.docker.io/o/n:latest"]
+
+
 def test_hooks_of_somebody_who_knows_no_settings(
     demo: Project, builder: Builder, stackyard: Stackyard
 ) -> None:
@@ -189,7 +192,9 @@ def test_hooks_of_somebody_who_knows_no_settings(
     assert "BASE" not in build.build_arguments
 
 
-def test_one_of_two_stacks(demo: Project, builder: Builder, stackyard: Stackyard) -> None:
+def test_one_of_two_stacks(
+    demo: Project, builder: Builder, stackyard: Stackyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     demo.stack((demo.root / "stacks/demo/spack.lock").read_bytes(), name="other")
     own = {"image": {"base": "debian:13", "repository": "ghcr.io/o/other"}}
     demo.write("stacks/other/stack.yaml", own)
@@ -198,6 +203,10 @@ def test_one_of_two_stacks(demo: Project, builder: Builder, stackyard: Stackyard
     assert error(stackyard("image.autobuild", code=2)) == (
         "error: --stack: which stack? these have an image: demo, other\n  hint: name one\n"
     )
+    monkeypatch.setenv("STACK", "other")
+    stackyard("image.autobuild", "--no-push")
+    assert builder.calls()[0].build_arguments["BASE"] == "debian:13"
+    monkeypatch.setenv("STACK", "demo")
     stackyard("image.autobuild", "--stack", "other", "--no-push")
     (build,) = builder.calls()
     assert (build.variables[3], build.variables[7]) == ("ghcr.io/o/other", "other")
@@ -221,6 +230,8 @@ def test_all_hooks(demo: Project, builder: Builder, stackyard: Stackyard) -> Non
 def test_no_hooks(demo: Project, builder: Builder, stackyard: Stackyard) -> None:
     """Docker Hub's own build and push, of each tag, and of the rule's context."""
     only_hooks(demo)
+    stackyard("image.autobuild", "--docker-tag", "a", "--no-push")
+    assert builder.calls()[0].folder == str(demo.root)  # nobody else asks for another
     stackyard("image.autobuild", "--docker-tag", "a,b", "--context", "docker")
     build, *pushes = builder.calls()
     names = [f"{REPOSITORY}:a", f"{REPOSITORY}:b"]
@@ -231,18 +242,50 @@ def test_no_hooks(demo: Project, builder: Builder, stackyard: Stackyard) -> None
     assert build.folder == context
 
 
-def test_the_original_rule(demo: Project, builder: Builder, stackyard: Stackyard) -> None:
-    """Its Dockerfile counts from the top, its context is /docker/, its hook is not executable."""
+@pytest.mark.parametrize(
+    "rule",
+    [
+        (),
+        ("--context", "/docker/"),
+        ("--context", "/docker/", "--dockerfile-path", "docker/Dockerfile"),
+        ("--dockerfile-path", "/docker/Dockerfile"),
+        ("--dockerfile-path", "docker"),
+    ],
+)
+def test_the_original_rule(
+    demo: Project, builder: Builder, stackyard: Stackyard, rule: tuple[str, ...]
+) -> None:
+    """Its Dockerfile counts from the top, its context is /docker/, its hook is not executable.
+
+    That hook builds the folder it runs in, so it must find the Dockerfile from there.
+    """
     only_hooks(demo)
     script = "#!/bin/bash\ndocker build --build-arg A=$A -f $DOCKERFILE_PATH -t $IMAGE_NAME .\n"
     path = hook(demo, "build", script, mode=0o644)
-    rule = ("--context", "/docker/", "--dockerfile-path", "docker/Dockerfile")
     answer = stackyard("image.autobuild", *rule, "--no-push")
     (build,) = builder.calls()
     assert build.folder == str(demo.root / "docker")
+    (file,) = build.values("-f")
+    assert Path(build.folder, file) == demo.root / DOCKERFILE
     assert build.values("-t") == [f"{REPOSITORY}:latest"]
     assert "warning: hooks/build is not executable" in answer.err
     assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_hook_that_counts_from_the_top(
+    demo: Project, builder: Builder, stackyard: Stackyard
+) -> None:
+    only_hooks(demo)
+    hook(demo, "build", "#!/bin/bash\ncd ..\ndocker build -f $DOCKERFILE_PATH .\n")
+    stackyard("image.autobuild", "--context", "/", "--no-push")
+    (demo.root / "stacks/demo/stack.yaml").write_text("image: {context: /}\n")
+    stackyard("image.autobuild", "--no-push")
+    by_flag, by_setting = builder.calls()
+    for build in (by_flag, by_setting):
+        assert (build.folder, build.values("-f")) == (str(demo.root), [DOCKERFILE])
+    (demo.root / "stacks/demo/stack.yaml").write_text("image: {context: nowhere}\n")
+    answer = stackyard("image.autobuild", "--no-push", code=2)
+    assert "image.context nowhere: there is no such folder" in answer.err
 
 
 def test_a_script_without_a_first_line(
@@ -324,75 +367,6 @@ def test_a_test_fails(
     assert [call.arguments[0] for call in builder.calls()] == ["build"] + ["compose"] * 3
 
 
-# -- with a real engine -------------------------------------------------------------------------
-
-_PODMAN = """\
-#!/bin/bash
-tls=()
-if [ "$1" = push ]; then tls=(--tls-verify=false); fi
-exec {podman} --root {folder}/root --runroot {folder}/run --storage-driver vfs "$1" \\
-  "${{tls[@]}}" "${{@:2}}"
-"""
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """Podman takes no long paths."""
-    with TemporaryDirectory(prefix="hub-") as folder:
-        yield Path(folder)
-
-
-def test_podman_and_a_registry(  # noqa: PLR0917
-    demo: Project,
-    builder: Builder,
-    stackyard: Stackyard,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    short_folder: Path,
-) -> None:
-    """All names are there with the labels, and a second run pushes the same."""
-    podman = shutil.which("podman", path=os.defpath)
-    if not podman:
-        pytest.skip("podman is not installed: apt-get install podman")
-    monkeypatch.setenv("PATH", f"{builder.programs}:{os.defpath}:/usr/sbin:/sbin")
-    docker = builder.programs / "docker"
-    docker.write_text(_PODMAN.format(podman=podman, folder=short_folder))
-    done = subprocess.run([docker, "info"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"podman does not run here: {done.stderr.strip()[-200:]}")
-    text = (ROOT / "docker/Dockerfile").read_text()
-    labels = text[text.index("# What is not given is empty.") : text.index("USER spack")]
-    demo.write("docker/Dockerfile", f"FROM scratch\nCOPY stacks /stacks\n{labels}")
-    commit(demo)
-    with docker_registry(tmp_path / "registry") as host:
-        words = ["--docker-repo", f"{host}/owner/name", "--source-branch", "rev-sc26"]
-        digests = []
-        for _ in range(2):
-            stackyard("image.autobuild", *words, "--docker-tag", "sc26, other")
-            manifests = [fetch(host, f"manifests/{tag}") for tag in ("sc26", "other")]
-            assert manifests[0] == manifests[1]
-            digests.append(hashlib.sha256(manifests[0]).hexdigest())
-        config = json.loads(manifests[0])["config"]["digest"]
-        found = json.loads(fetch(host, f"blobs/{config}"))["config"]["Labels"]
-    assert digests[0] == digests[1]
-    lock = (demo.root / "stacks/demo/spack.lock").read_bytes()
-    assert found["dev.stackyard.lock-digest"] == f"sha256:{hashlib.sha256(lock).hexdigest()}"
-    assert found["dev.stackyard.stack"] == "demo"
-    assert found["org.opencontainers.image.version"] == "sc26"
-    assert found["org.opencontainers.image.created"] == "2026-11-15T11:34:56Z"
-    assert found["org.opencontainers.image.base.name"] == "debian:12"
-    revision = git(demo.root, "rev-parse", "HEAD")
-    assert found["org.opencontainers.image.revision"] == revision
-
-
-def fetch(host: str, path: str) -> bytes:
-    kinds = "application/vnd.oci.image.manifest.v1+json"
-    url = f"http://{host}/v2/owner/name/{path}"
-    with urlopen(Request(url, headers={"Accept": kinds})) as answer:
-        data: bytes = answer.read()
-        return data
-
-
 # -- what it says -------------------------------------------------------------------------------
 
 
@@ -420,6 +394,8 @@ def test_what_cannot_be_known(demo: Project, builder: Builder, stackyard: Stacky
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--docker-repo", "o/n:tag"], "--docker-repo: a repository has no tag"),
+        (["--docker-repo", "$(x)"], "--docker-repo: '$(x)' is not"),
         (["--docker-tag", "a b"], "DOCKER_TAG: 'a b' cannot be a tag"),
         (["--docker-tag", " , "], "--docker-tag: it names no tag"),
         (["--context", "../x"], "--context: it leads out of the repository"),
@@ -435,16 +411,84 @@ def test_what_will_not_do(
     assert builder.calls() == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "remote", "branch", "default"),
+    [
+        ("", "", "main", True),
+        ("", "", "master", True),
+        ("", "", "develop", False),
+        ("", "develop", "develop", True),
+        ("", "develop", "main", False),
+        ("stable", "develop", "stable", True),
+        ("stable", "develop", "develop", False),
+    ],
+)
+def test_the_default_branch(  # noqa: PLR0917
+    demo: Project,
+    builder: Builder,
+    stackyard: Stackyard,
+    setting: str,
+    remote: str,
+    branch: str,
+    default: bool,  # noqa: FBT001
+) -> None:
+    """As settings say, else the remote, else by its usual names."""
+    if setting:
+        release = {"release": {"branch": setting}}
+        demo.write("invoke.yaml", {"stackyard": SETTINGS | release})
+    if remote:
+        git(demo.root, "symbolic-ref", "refs/remotes/origin/HEAD", f"refs/remotes/origin/{remote}")
+    words = ("--no-push", "--source-branch", branch)
+    answer = stackyard("image.autobuild", *words, code=0 if default else 2)
+    assert ("no rule is for" in answer.err) is not default
+    assert bool(builder.calls()) is default
+
+
+def test_a_commit_of_two_releases(demo: Project, builder: Builder, stackyard: Stackyard) -> None:
+    for name in ("rev-a", "rev-b"):
+        git(demo.root, "tag", name)
+    git(demo.root, "checkout", "--quiet", "--detach")
+    said = error(stackyard("image.autobuild", code=2))
+    assert "a commit is checked out, and no branch; its tags: ['rev-a', 'rev-b']" in said
+    assert builder.calls() == []
+
+
 def test_a_project_without_our_files(demo: Project, builder: Builder, stackyard: Stackyard) -> None:
+    """The hint is a command that brings what lacks, and leaves what is there."""
+
+    def copies() -> str:
+        hint = error(stackyard("image.autobuild", code=2)).splitlines()[1]
+        assert hint.startswith("  hint: take ours, and commit it: ")
+        return hint.partition("commit it: ")[2]
+
     shutil.rmtree(demo.root / "docker")
-    hint = error(stackyard("image.autobuild", code=2)).splitlines()[1]
-    copies = f"cp -r {ROOT}/docker/. docker/; cp {ROOT}/.dockerignore .dockerignore"
-    assert hint == f"  hint: take ours, and commit it: {copies}"
+    ours = f"{ROOT}/docker"
+    assert copies() == (
+        f"mkdir docker; cp -r {ours}/Dockerfile {ours}/hooks {ours}/test docker/; "
+        f"cp {ROOT}/.dockerignore .dockerignore"
+    )
+    own = demo.write("docker/test/tutorial-test.sh", "own")
+    env = {"PATH": os.defpath}
+    subprocess.run(["bash", "-ec", copies()], cwd=demo.root, env=env, check=True)
+    assert own.read_text() == "own"
+    stackyard("generate")
+    stackyard("image.autobuild", "--no-push")
+    assert does(builder.calls()) == ["build"]
 
 
 def test_outside_of_git(demo: Project, builder: Builder, stackyard: Stackyard) -> None:
     shutil.rmtree(demo.root / ".git")
     assert "is in no git repository" in error(stackyard("image.autobuild", code=2))
+
+
+def test_a_clone_of_somebody_else(
+    demo: Project, builder: Builder, stackyard: Stackyard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container into which a CI system has put it."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = error(stackyard("image.autobuild", code=2))
+    assert "belongs to another user, and git does not look into it\n" in said
+    assert f"git config --global --add safe.directory {demo.root}\n" in said
 
 
 def test_without_docker(demo: Project, builder: Builder, stackyard: Stackyard) -> None:

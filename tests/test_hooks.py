@@ -26,6 +26,7 @@ IMAGE: dict[str, Any] = {
     "tools": ["gcc", "vim-tiny"],
     "licenses": "Apache-2.0 OR MIT",
     "repository": "docker.io/owner/name",
+    "fetch_base": "debian:13",
 }
 
 
@@ -93,7 +94,6 @@ def refused(demo: Project, builder: Builder, **env: str) -> str:
 
 
 def test_build(demo: Project, builder: Builder) -> None:
-    builder.link("sha256sum")
     git(demo.root, "remote", "add", "origin", "git@github.com:owner/source.git")
     call = built(demo, builder, REMOTE_BUILDCACHE_URL="s3://binaries/demo")
     lock = (demo.root / "stacks/demo/spack.lock").read_bytes()
@@ -103,6 +103,7 @@ def test_build(demo: Project, builder: Builder) -> None:
         "BASE_DIGEST": DIGEST,
         "TOOLS": "gcc vim-tiny",
         "LICENSES": "Apache-2.0 OR MIT",
+        "FETCH_BASE": "debian:13",
         "STACKYARD": call.build_arguments["STACKYARD"],
         "STACK": "demo",
         "REMOTE_BUILDCACHE_URL": "s3://binaries/demo",
@@ -120,16 +121,14 @@ def test_build(demo: Project, builder: Builder) -> None:
 
 
 def test_build_arguments_are_those_of_the_dockerfile(demo: Project, builder: Builder) -> None:
-    builder.link("sha256sum")
     git(demo.root, "remote", "add", "origin", "https://github.com/owner/source")
     call = built(demo, builder, REMOTE_BUILDCACHE_URL="s3://b", UNSIGNED="yes")
     known = set(re.findall(r"^ARG (\w+)", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE))
-    assert set(call.build_arguments) == known - {"FETCH_BASE", "TARGETPLATFORM"}
+    assert set(call.build_arguments) == known - {"TARGETPLATFORM"}
 
 
 def test_labels_are_those_of_image_build(demo: Project, builder: Builder) -> None:
     """Whoever builds, the image says the same."""
-    builder.link("sha256sum")
     git(demo.root, "remote", "add", "origin", "git@github.com:owner/source.git")
     arguments = built(demo, builder, SOURCE_BRANCH="rev-sc26").build_arguments
     work = load_work(open_project(), Request(stack="demo"))
@@ -144,6 +143,10 @@ def test_labels_are_those_of_image_build(demo: Project, builder: Builder) -> Non
         ("docker", "docker/Dockerfile"),  # the context is /
         ("docker", "Dockerfile"),  # the context is /docker/
         ("docker", "/"),
+        ("docker", "."),
+        ("docker", ""),
+        ("docker", "/docker"),
+        ("docker", "docker/"),
         (".", "docker/Dockerfile"),
         ("stacks/demo", "docker/Dockerfile"),
     ],
@@ -162,6 +165,9 @@ def test_another_dockerfile(demo: Project, builder: Builder) -> None:
     demo.write("docker/Dockerfile.centos", "FROM scratch\n")
     call = built(demo, builder, DOCKERFILE_PATH="docker/Dockerfile.centos")
     assert call.arguments[2] == str(demo.root / "docker/Dockerfile.centos")
+    assert "docker/Dockerfile.cents" in refused(
+        demo, builder, DOCKERFILE_PATH="docker/Dockerfile.cents"
+    )
 
 
 def test_in_a_shallow_clone(demo: Project, builder: Builder, tmp_path: Path) -> None:
@@ -178,12 +184,56 @@ def test_in_a_shallow_clone(demo: Project, builder: Builder, tmp_path: Path) -> 
     assert call.arguments[-1] == str(clone)
 
 
-def test_without_git_and_sha256sum(demo: Project, builder: Builder) -> None:
+def test_without_git(demo: Project, builder: Builder) -> None:
     """What nobody knows is left out."""
     shutil.rmtree(demo.root / ".git")
     known = built(demo, builder, SOURCE_COMMIT="1" * 40).build_arguments
     assert known["REVISION"] == "1" * 40
-    assert {"CREATED", "LOCK_DIGEST", "SOURCE", "REMOTE_BUILDCACHE_URL"}.isdisjoint(known)
+    assert {"CREATED", "SOURCE", "REMOTE_BUILDCACHE_URL"}.isdisjoint(known)
+
+
+def test_without_sha256sum(demo: Project, builder: Builder) -> None:
+    """Perl's program does it as well, and where there is nothing but docker, the base's."""
+    program = builder.programs / "sha256sum"
+    real = program.readlink()
+    program.unlink()
+    done = run(demo, builder, "build")
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: there is no sha256sum here, and so the image will not")
+    asked, call = builder.calls()
+    options = ("--rm", "--interactive", "--network", "none", "--entrypoint", "sha256sum")
+    assert asked.arguments == ("run", *options, IMAGE["base"])
+    assert "LOCK_DIGEST" not in call.build_arguments
+
+    docker = builder.programs / "docker"
+    record, says, rest = docker.read_text().partition("printf 'docker says")
+    docker.write_text(f'{record}[ "$1" != run ] || exec {real}\n{says}{rest}')
+    lock = (demo.root / "stacks/demo/spack.lock").read_bytes()
+    digest = f"sha256:{hashlib.sha256(lock).hexdigest()}"
+    for name, calls in (("", 2), ("shasum", 1)):
+        if name:
+            perl = builder.programs / name
+            perl.write_text(f'#!/bin/bash\n[ "$*" = "-a 256" ] && exec {real}\n')
+            perl.chmod(0o755)
+        done = run(demo, builder, "build")
+        assert (done.returncode, done.stderr) == (0, "")
+        made = builder.calls()
+        assert len(made) == calls
+        assert made[-1].build_arguments["LOCK_DIGEST"] == digest
+
+
+def test_the_commit_is_the_one_that_is_named(demo: Project, builder: Builder) -> None:
+    first = git(demo.root, "rev-parse", "HEAD")
+    commit(demo, "second")
+    assert built(demo, builder, SOURCE_COMMIT=first).build_arguments["REVISION"] == first
+    second = built(demo, builder, SOURCE_COMMIT="").build_arguments["REVISION"]
+    assert second == git(demo.root, "rev-parse", "HEAD") != first
+
+
+def test_a_clone_of_somebody_else(demo: Project, builder: Builder) -> None:
+    """As in a container; git would not look into it."""
+    arguments = built(demo, builder, GIT_TEST_ASSUME_DIFFERENT_OWNER="1").build_arguments
+    assert arguments["CREATED"] == "2026-11-15T11:34:56Z"
 
 
 def test_a_tag_object_is_not_the_commit(demo: Project, builder: Builder) -> None:
@@ -284,6 +334,22 @@ def test_what_is_no_tag(demo: Project, builder: Builder, tag: str) -> None:
     assert not (demo.root / "docker/x").exists()
 
 
+@pytest.mark.parametrize(("prefix", "expected"), [("", []), ("m*", []), ("=m", []), ("ma", ["in"])])
+def test_the_prefix_of_releases(
+    demo: Project, builder: Builder, prefix: str, expected: list[str]
+) -> None:
+    """Without one no branch is a release, and it is no pattern."""
+    demo.write("docker/args", f"RELEASE_PREFIX={prefix}\n[demo]\n")
+    names = built(demo, builder).values("--tag")
+    assert names == [f"{REPOSITORY}:{tag}" for tag in ("latest", *expected)]
+
+
+def test_a_release_that_is_no_tag(demo: Project, builder: Builder) -> None:
+    said = refused(demo, builder, SOURCE_BRANCH="rev-one/two")
+    assert "cannot be a tag: one/two" in said
+    assert "hint: look at SOURCE_BRANCH, rev-one/two: what follows rev- is" in said
+
+
 def test_the_repository(demo: Project, builder: Builder) -> None:
     assert "DOCKER_REPO is not set" in refused(demo, builder, DOCKER_REPO="")
     assert "no repository: a b" in refused(demo, builder, DOCKER_REPO="a b")
@@ -336,10 +402,11 @@ def test_without_the_generated_file(demo: Project, builder: Builder) -> None:
     assert "no stack has a spack.lock" in refused(demo, builder)
 
 
-@pytest.mark.parametrize("stack", ["dmeo", "../demo", "a b", "-x", "$(touch x)"])
+@pytest.mark.parametrize("stack", ["dmeo", "../demo", "demo/../demo", "a b", "-x", "$(touch x)"])
 def test_a_stack_that_is_none(demo: Project, builder: Builder, stack: str) -> None:
-    said = refused(demo, builder, STACK=stack)
-    assert stack in said
+    assert stack in refused(demo, builder, STACK=stack)
+    (demo.root / "docker/args").unlink()  # which knows all names
+    assert stack in refused(demo, builder, STACK=stack)
     assert not (demo.root / "docker/x").exists()
 
 
@@ -349,12 +416,12 @@ def test_nothing_in_the_file_is_evaluated(demo: Project, builder: Builder) -> No
         "RELEASE_PREFIX=v",
         "PATH=/nowhere",
         "",
-        "[demo]\r",
-        "BASE=$(touch x) `touch x` ${HOME} * ; & 'a\" \\n",
-        "TOOLS=a=b=c  d ",
-        "EMPTY=",
         "[other]",
         "BASE=other",
+        "[demo]\r",
+        "BASE=$(touch x) `touch x` ${HOME} * ; & 'a\" \\n",
+        "EMPTY=",
+        "TOOLS=a=b=c  d ",
     ]
     demo.write("docker/args", "\n".join(lines))  # no line break at its end
     call = built(demo, builder, STACK="demo", SOURCE_BRANCH="v1.2")
@@ -379,6 +446,10 @@ def test_a_project_below_the_top(demo: Project, builder: Builder, tmp_path: Path
 
 
 def test_elsewhere(demo: Project, builder: Builder) -> None:
+    """Where stackyard itself finds the project."""
+    demo.write("docker/stacks/demo/spack.lock", "{}")
+    assert built(demo, builder).arguments[-1] == str(demo.root)
+    shutil.rmtree(demo.root / "docker/stacks")
     (demo.root / "invoke.yaml").unlink()
     assert built(demo, builder).arguments[-1] == str(demo.root)  # stacks/ tells as well
     shutil.rmtree(demo.root / "stacks")

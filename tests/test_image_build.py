@@ -53,7 +53,7 @@ def test_number_of_layers(layers: object) -> None:
 def test_settings_of_images() -> None:
     given = {"base": "debian:12", "tools": ["git"], "repository": "a/b", "licenses": "MIT"}
     image = make_settings(check_settings({"image": given}, "x")).image
-    assert image == ("debian:12", ("git",), "a/b", "MIT", 40, "")
+    assert image == ("debian:12", ("git",), "a/b", "MIT", 40, "", "")
 
 
 # -- names ----------------------------------------------------------------------------------

@@ -33,7 +33,10 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "docker-hub": (WANTED | image("docker.io/owner/name"), None),
     "github": (WANTED | image("ghcr.io/owner/name"), None),
     "two": (
-        WANTED | image("registry.example.org:5000/name") | {"release": {"prefix": "v"}},
+        WANTED
+        | {"github": {"workflows": ["image"], "free_disk": True}}
+        | image("registry.example.org:5000/name")
+        | {"release": {"prefix": "v"}},
         image("ghcr.io/owner/other"),
     ),
 }
@@ -163,12 +166,16 @@ def test_tidy(workflow: Path) -> None:
     assert not text.endswith("\n\n")
 
 
+def login(job: Any) -> Any:
+    (step,) = (step for step in job["steps"] if step["name"] == "Log in")
+    return step["with"]
+
+
 def test_least_rights(workflow: Path) -> None:
     data = load(workflow)
     assert data["permissions"] == {}
     for job in data["jobs"].values():
-        login = job["steps"][2]
-        own = login["with"].get("registry") == "ghcr.io"
+        own = login(job).get("registry") == "ghcr.io"
         assert job["permissions"] == {"contents": "read"} | ({"packages": "write"} if own else {})
         assert job["steps"][0]["with"] == {"persist-credentials": False}
 
@@ -190,7 +197,7 @@ def test_who_may_push(workflow: Path) -> None:
 
 def test_logins(project: Project, stackyard: Stackyard) -> None:
     path = render(project, stackyard, "two")
-    first, second = (job["steps"][2]["with"] for job in load(path)["jobs"].values())
+    first, second = (login(job) for job in load(path)["jobs"].values())
     assert first == {
         "registry": "registry.example.org:5000",
         "username": "${{ secrets.REGISTRY_USERNAME }}",
@@ -240,6 +247,7 @@ def run_script(path: Path, folder: Path, program: str, **env: str) -> str:
         ({"GITHUB_REF": "refs/tags/rev-sc26"}, []),
         ({"GITHUB_REF": "refs/heads/develop"}, ["--docker-tag", "latest"]),
         ({"GITHUB_REF": "refs/tags/develop"}, []),
+        ({"GITHUB_REF": "refs/heads/develop", "TAGS": "a"}, ["--docker-tag", "a"]),
         ({"GITHUB_REF": "refs/heads/x", "TAGS": "a, b"}, ["--docker-tag", "a, b"]),
         (
             {"GITHUB_REF": "refs/heads/x", "TAGS": "$(date)", "PUSH": "false"},

@@ -34,11 +34,13 @@ root=
 find_root invoke.yaml || find_root stacks ||
   fail "no invoke.yaml and no stacks/ above $hooks" "the hooks belong into docker/hooks/ of a project"
 
-# Docker Hub finds hooks beside the Dockerfile, so that it is beside them.
-dockerfile=${DOCKERFILE_PATH:-Dockerfile}
+# Docker Hub finds hooks beside the Dockerfile, so that it is beside them. A rule may name its folder.
+dockerfile=${DOCKERFILE_PATH:-}
 dockerfile=${dockerfile%/}
-dockerfile=${hooks%/*}/${dockerfile##*/}
-[ -f "$dockerfile" ] || dockerfile=${hooks%/*}/Dockerfile # a rule may name its folder
+dockerfile=${dockerfile##*/}
+folder=${hooks%/*}
+case $dockerfile in '' | . | "${folder##*/}") dockerfile=Dockerfile ;; esac
+dockerfile=$folder/$dockerfile
 [ -f "$dockerfile" ] || fail "there is no $dockerfile" "what does the rule name as the Dockerfile?"
 
 # -- the generated file -------------------------------------------------------------------------
@@ -113,13 +115,13 @@ choose_stack() {
 
 # -- the tags -----------------------------------------------------------------------------------
 
-add_tag() {
+add_tag() { # a tag, and where it is from
   local name tag=$1
   tag=${tag#"${tag%%[![:space:]]*}"}
   tag=${tag%"${tag##*[![:space:]]}"}
   [ -n "$tag" ] || return 0
   case $tag in
-    [.-]* | *[!A-Za-z0-9_.-]*) fail "this cannot be a tag: $tag" "look at the rule's Docker tag" ;;
+    [.-]* | *[!A-Za-z0-9_.-]*) fail "this cannot be a tag: $tag" "look at $2" ;;
   esac
   [ "${#tag}" -le 128 ] || fail "longer than 128 characters, which no tag may be: $tag" "shorten it"
   : "${version:=$tag}"
@@ -141,19 +143,19 @@ read_tags() {
     tag=${rest%%,*}
     rest=${rest#"$tag"}
     rest=${rest#,}
-    add_tag "$tag"
+    add_tag "$tag" "the rule's Docker tag"
   done
   if [ "${#names[@]}" -eq 0 ]; then
     case ${IMAGE_NAME:-} in
-      "$DOCKER_REPO":*) add_tag "${IMAGE_NAME#"$DOCKER_REPO":}" ;;
-      *) add_tag latest ;;
+      "$DOCKER_REPO":*) add_tag "${IMAGE_NAME#"$DOCKER_REPO":}" IMAGE_NAME ;;
+      *) add_tag latest "" ;;
     esac
   fi
   [ -n "$prefix" ] || return 0
   case ${SOURCE_BRANCH:-} in
     "$prefix"?*)
       version=${SOURCE_BRANCH#"$prefix"}
-      add_tag "$version"
+      add_tag "$version" "SOURCE_BRANCH, $SOURCE_BRANCH: what follows $prefix is the release's tag"
       ;;
   esac
 }

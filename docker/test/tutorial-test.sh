@@ -3,9 +3,10 @@
 #
 #   /tutorial/.test/tutorial-test.sh [SECTION...]
 #
-# The sections are the files in sections/ beside this one, in the order of their names. The first
+# The sections are the files in sections/ beside this one, in the order of their names. Whoever names
+# some names `keys` too: without it signed binaries are not trusted, and not installed. The first
 # command that fails ends the test, and its section is named. A section that needs what is not here
-# (a line "# needs: solver", or gpg, or keys) is passed over, and that is said too.
+# (a line "# needs: solver", or compiler, gpg, keys) is passed over, and that is said too.
 #
 # Spack is the one in PATH, else in SPACK_ROOT, else in /opt/spack; it need not be writable, and no
 # network is needed. It starts afresh: nothing of the user's configuration or packages is looked at or
@@ -89,7 +90,9 @@ lacks() { # what a section needs and is not here
     gpg) ! command -v gpg2 >/dev/null && ! command -v gpg >/dev/null ;;
     keys) [ ! -s /mirror/public.key ] ;;
     solver) ! spack python -c 'import clingo' >/dev/null 2>&1 ;;
-    *) fail "nobody knows what '$1' is, which a section needs" "one of gpg, keys, solver" ;;
+    # Its solver wants one, even where nothing is compiled.
+    compiler) ! spack compiler list 2>/dev/null | grep '@' >/dev/null ;;
+    *) fail "nobody knows what '$1' is, which a section needs" "one of gpg, keys, solver, compiler" ;;
   esac
 }
 

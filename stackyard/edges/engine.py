@@ -285,16 +285,32 @@ class Container:
 
     def run(self, tell: Callable[[str], None]) -> int:
         """Start it, pass on every line that it says, and wait for its end: its exit code."""
-        with _translated("the container stopped"):
+        with _translated("the container stopped"), self._attached() as pieces:
             self._api.start(self._id)
             rest = b""
-            for piece in self._api.logs(self._id, stream=True, follow=True):
+            for _, piece in pieces:
                 *lines, rest = (rest + piece).split(b"\n")
                 for line in lines:
                     tell(line.decode(errors="replace").rstrip("\r"))
             if rest:
                 tell(rest.decode(errors="replace"))
             return int(self._api.wait(self._id, timeout=None)["StatusCode"])
+
+    @contextmanager
+    def _attached(self) -> Iterator[Iterator[tuple[int, bytes]]]:
+        """What it says from its start on, until its end; each piece with its channel.
+
+        Podman 4.3 may never end a log that it is asked to follow when the container ends.
+        """
+        from docker.utils.socket import frames_iter
+
+        wanted = {"stdout": 1, "stderr": 1, "stream": 1}
+        socket = self._api.attach_socket(self._id, wanted)
+        try:
+            yield frames_iter(socket, tty=False)
+        finally:
+            socket._response.close()  # noqa: SLF001 - the SDK has no other way to it
+            socket.close()
 
     def archive(self, path: str) -> Iterator[bytes]:
         """A file or folder of the container as a tar archive. NotFoundError if it is not there."""

@@ -54,11 +54,11 @@ class Build(NamedTuple):
         return self.dockerfile.parent
 
 
-def autobuild(*, stack: str = "", context: str = "/", push: bool = True, **asked: str) -> None:
+def autobuild(*, stack: str = "", context: str = "", push: bool = True, **asked: str) -> None:
     """Run the hooks, and Docker Hub's own steps where none replaces them.
 
-    ``asked`` are all fields of ``Variables``; an empty one comes from git and settings. Raises ConfigError where that does not
-    tell it, ToolError if a hook fails or there is no docker.
+    ``asked`` are all fields of ``Variables``; an empty one comes from git and settings. Raises
+    ConfigError where that does not tell it, ToolError if a hook fails or there is no docker.
     """
     project = open_project()
     build = _build(project, Variables(**asked), stack, context)
@@ -87,9 +87,9 @@ def _build(project: Project, asked: Variables, stack: str, context: str) -> Buil
     if stacks:  # without any, it is for the hooks to say what they build
         named = choose_image_stack(stacks, named)
         settings = stacks[named]
-    folder = head.top / relative_path(context, "--context")
-    if not folder.is_dir():
-        raise ConfigError("there is no such folder in the repository", where=f"--context {context}")
+    flag = "--context" if context else "image.context"
+    wanted = context or settings.image.context
+    folder = _context(project, head, wanted, flag, asked.dockerfile_path)
     path, dockerfile = _dockerfile(project, head, folder, asked.dockerfile_path)
     branch = asked.source_branch or _branch(head, settings.release.prefix)
     tags = asked.docker_tag or branch_tag(
@@ -97,7 +97,7 @@ def _build(project: Project, asked: Variables, stack: str, context: str) -> Buil
         settings.release.prefix,
         is_default=branch == _default_branch(settings, head, branch),
     )
-    repository = asked.docker_repo or _repository(settings)
+    repository = _repository(settings, asked.docker_repo)
     names = split_tags(tags)
     if not names:
         raise ConfigError("it names no tag", where="--docker-tag")
@@ -131,17 +131,36 @@ def _default_branch(settings: Settings, head: Head, branch: str) -> str:
     return known or (branch if branch in _DEFAULT_BRANCHES else "")
 
 
-def _repository(settings: Settings) -> str:
+def _repository(settings: Settings, asked: str) -> str:
     from stackyard.image_names import parse_image_name
 
-    text = settings.image.repository
+    where = "--docker-repo" if asked else "image.repository"
+    text = asked or settings.image.repository
     if not text:
         raise ConfigError(
             "nothing says where the image goes",
-            where="image.repository",
+            where=where,
             hint="set it in invoke.yaml (docker.io/owner/name), or give --docker-repo",
         )
-    return hub_name(parse_image_name(text, "image.repository"), "image.repository")
+    return hub_name(parse_image_name(text, where), where)
+
+
+def _context(project: Project, head: Head, asked: str, flag: str, dockerfile: str) -> Path:
+    """The rule's build context; without one, the folder that serves most hooks.
+
+    They run beside the Dockerfile, and many of them say ``docker build --file $DOCKERFILE_PATH .``,
+    which is right where that folder is the context as well.
+    """
+    if asked:
+        folder = head.top / relative_path(asked, flag)
+        if not folder.is_dir():
+            raise ConfigError("there is no such folder in the repository", where=f"{flag} {asked}")
+        return folder
+    own = project.root / DOCKERFILE
+    if dockerfile:
+        own = head.top / relative_path(dockerfile, "--dockerfile-path")
+    folder = own if own.is_dir() else own.parent
+    return folder if (folder / "hooks" / "build").is_file() else head.top
 
 
 def _dockerfile(project: Project, head: Head, context: Path, asked: str) -> tuple[str, Path]:
@@ -149,11 +168,12 @@ def _dockerfile(project: Project, head: Head, context: Path, asked: str) -> tupl
     own = project.root / DOCKERFILE
     path = asked or os.path.relpath(own.resolve(), context.resolve())
     plain = relative_path(path, "--dockerfile-path")
-    # It counts from the build context. Some rules name it from the top, and mean the same.
-    for candidate in (context / plain, head.top / plain):
+    # Some rules name it from the top; hooks are told it from the context all the same.
+    for top, candidate in ((context, context / plain), (head.top, head.top / plain)):
         for file in (candidate, candidate / "Dockerfile"):
             if file.is_file():
-                return path, file
+                counted = path if top == context else os.path.relpath(file, context)
+                return counted, file
     raise ConfigError(
         "there is no such file in the repository, from which Docker Hub would build",
         where=path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def _arguments(project: Project, name: str, settings: Settings) -> Mapping[str, 
         "BASE_DIGEST": base.digest,
         "TOOLS": " ".join(image.tools),
         "LICENSES": image.licenses,
+        "FETCH_BASE": image.fetch_base,
         # Without it the Dockerfile installs the clone.
         "STACKYARD": "" if requirement == "." else requirement,
     }
@@ -102,7 +104,11 @@ def copying_hint(project: Project) -> str:
     """How a project gets the files from which others than ``image.build`` build its image."""
     from stackyard.edges.templates import docker_file, ignore_file
 
-    copies = [f"cp -r {docker_file('Dockerfile', project.root).parent}/. docker/"]
+    ours, own = docker_file("Dockerfile", project.root).parent, project.root / "docker"
+    names = [name for name in ("Dockerfile", "hooks", "test") if not (own / name).exists()]
+    copies = [shlex.join(["cp", "-r", *(str(ours / name) for name in names), "docker/"])]
+    if not own.exists():
+        copies.insert(0, "mkdir docker")
     if not (project.root / ".dockerignore").is_file():
-        copies.append(f"cp {ignore_file(project.root)} .dockerignore")
+        copies.append(shlex.join(["cp", str(ignore_file(project.root)), ".dockerignore"]))
     return f"take ours, and commit it: {'; '.join(copies)}"

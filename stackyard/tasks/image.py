@@ -195,7 +195,8 @@ def layers(  # noqa: PLR0913
     help={
         "stack": "name of a folder below stacks/ (default: the only one that has an image)",
         "no_push": "stop before the three hooks of the push",
-        "context": "the rule's build context, from the top of the repository",
+        "context": "the rule's build context, from the top of the repository (default: "
+        "image.context, else the Dockerfile's folder if hooks/build is there, else /)",
         "source_branch": "branch or tag that is built (default: what is checked out)",
         "source_commit": "its commit (default: the one that is checked out)",
         "commit_msg": "its message (default: that commit's)",
@@ -210,7 +211,7 @@ def autobuild(  # noqa: PLR0913
     _: Context,
     stack: str = "",
     no_push: bool = False,
-    context: str = "/",
+    context: str = "",
     source_branch: str = "",
     source_commit: str = "",
     commit_msg: str = "",
