@@ -104,8 +104,10 @@ def is_whole(data: bytes, known: set[int]) -> bool:
     for text in data[len(_BEGIN) : -len(_END)].split(_BETWEEN):
         if (seen := hash(text)) not in known:
             try:
-                json.loads(b'{"name":%b"}' % text)
+                node = json.loads(b'{"name":%b"}' % text)
             except (ValueError, RecursionError):
+                return False
+            if "hash" not in node:
                 return False
             known.add(seen)
     return True

@@ -187,6 +187,7 @@ class TestNodes:
         assert len(known) == 6  # each node once, whatever its place
         assert not is_whole(b"{}", known)
         assert not is_whole(json.dumps(json.loads(self.blob(DIAMOND["app"]))).encode(), known)
+        assert not is_whole(self.blob(DIAMOND["app"]).replace(b'"hash":"q', b'"}hash":"q'), known)
 
     @given(data=st.data())
     def test_what_is_whole_can_be_parsed(self, data: st.DataObject) -> None:
