@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,12 @@ DATA = Path(__file__).resolve().parent / "data"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the full counts of races and faults")
     parser.addoption("--update-golden", action="store_true", help="write golden files anew")
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C; what tests start must hear it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -212,17 +212,17 @@ def test_nonsense_never_ends_in_a_traceback(data: bytes) -> None:
             parse(data, "w")
 
 
-def test_an_index_of_20_000_entries() -> None:
+def test_an_index_of_many_entries() -> None:
     (blob,) = (MIRRORS / "half-tutorial/blobs").rglob("3ca62b*")
     document = json.loads(blob.read_bytes())
     nodes = list(document["database"]["installs"].values())
     letters = random.Random(1)  # noqa: S311 - names for a test
     document["database"]["installs"] = {
         "".join(letters.choices("abcdefghijklmnopqrstuvwxyz234567", k=32)): nodes[i % len(nodes)]
-        for i in range(20_000)
+        for i in range(3000)
     }
     data = json.dumps(document).encode()
-    assert len(parse_index(data, "w").hashes) == 20_000
+    assert len(parse_index(data, "w").hashes) == 3000
     assert gc.isenabled()
 
 

@@ -625,6 +625,7 @@ def test_gate_binaries_broken(ground: Ground, shut: Callable[..., Shut], how: st
     assert found.missing[0].startswith("tiny-app@1.1/")
 
 
+@pytest.mark.usefixtures("hurried")
 def test_gate_binaries_of_a_mirror_that_is_not_there(stackyard: Stackyard, ground: Ground) -> None:
     answer = stackyard(
         "release", "--tag", "x", "--mirror", "http://127.0.0.1:9/m", "--json", "--dry-run", code=1
