@@ -43,8 +43,8 @@ if home := os.environ.get("SPACK_GNUPGHOME"):
         ["gpg", "--homedir", home, "--with-colons", "--list-keys"], capture_output=True, text=True
     )
     call["keys"] = [line.split(":")[9] for line in keys.stdout.splitlines() if line[:3] == "fpr"]
-with (folder / "calls").open("a") as log:
-    print(json.dumps(call), file=log)
+with (folder / "calls").open("ab", buffering=0) as log:  # whole lines, whoever else writes
+    log.write(json.dumps(call).encode() + b"\n")
 
 
 def wait(name):

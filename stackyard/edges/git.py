@@ -15,13 +15,14 @@ __all__ = [
     "Ref",
     "changed_files",
     "content",
+    "current_branch",
+    "default_branch",
     "file_at",
     "files_below",
     "find_refs",
     "head",
     "is_published",
     "is_shallow",
-    "main_branch",
     "remotes",
     "top",
 ]
@@ -143,14 +144,21 @@ def is_published(repository: Path, commit: str) -> bool:
     return not output.code and bool(output.stdout.strip())
 
 
-def main_branch(repository: Path) -> str:
-    """The remote's default branch, else the one that is checked out; empty outside of a repository."""
-    for name in ("refs/remotes/origin/HEAD", "HEAD"):
-        output = _git(repository, "symbolic-ref", "--quiet", name)
-        if not output.code:
-            full = output.stdout.decode(errors="replace").strip()
-            return full.removeprefix("refs/heads/").removeprefix("refs/remotes/origin/")
-    return ""
+def default_branch(repository: Path) -> str:
+    """That of the remote ``origin``, as far as is known here; else empty."""
+    return _points_at(repository, "refs/remotes/origin/HEAD", "refs/remotes/origin/")
+
+
+def current_branch(repository: Path) -> str:
+    """The branch that is checked out; empty where a commit is, or where there is no repository."""
+    return _points_at(repository, "HEAD", "refs/heads/")
+
+
+def _points_at(repository: Path, name: str, prefix: str) -> str:
+    output = _git(repository, "symbolic-ref", "--quiet", name)
+    return (
+        "" if output.code else output.stdout.decode(errors="replace").strip().removeprefix(prefix)
+    )
 
 
 def remotes(repository: Path) -> tuple[str, ...]:

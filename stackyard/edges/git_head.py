@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stackyard.edges.git import head, remotes, top
+from stackyard.edges.git import current_branch, default_branch, head, remotes, top
 from stackyard.edges.process import run
 from stackyard.errors import ToolError
 
@@ -31,14 +31,13 @@ def read_head(folder: Path) -> Head:
     """Raises ConfigError outside of a git repository, and in one without a commit."""
     hint = "Docker Hub builds what git has: git init, and commit"
     root = top(folder, where=str(folder), hint=hint)
-    remote = _line(root, "symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD")
     return Head(
         top=root,
         commit=head(root),
         message=_line(root, "-c", "log.showSignature=false", "log", "-1", "--format=%B"),
-        branch=_line(root, "symbolic-ref", "--quiet", "--short", "HEAD"),
+        branch=current_branch(root),
         tags=tuple(_line(root, "tag", "--points-at", "HEAD").split()),
-        default=remote.partition("/")[2],
+        default=default_branch(root),
     )
 
 

@@ -12,7 +12,7 @@ from stackyard.edges.settings import conceal
 from stackyard.errors import ConfigError, ToolError
 from stackyard.url import split_url
 
-__all__ = ["commit_of", "current_branch", "has_ref", "push"]
+__all__ = ["commit_of", "has_ref", "push"]
 
 _LONGEST_S = 1800.0
 _TRIES = 3
@@ -41,12 +41,6 @@ _HINTS = (
     ("Host key verification failed", "put the server's key into ~/.ssh/known_hosts"),
     ("push options", "the server takes no push options, and GitLab does: is --remote right?"),
 )
-
-
-def current_branch(folder: Path) -> str:
-    """The branch that is checked out; empty where a commit is, or where there is no repository."""
-    output = run(["git", "-C", str(folder), "symbolic-ref", "--quiet", "--short", "HEAD"])
-    return output.stdout.decode(errors="replace").strip() if output.code == 0 else ""
 
 
 def has_ref(folder: Path, ref: str) -> bool:

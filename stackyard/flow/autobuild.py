@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from stackyard.autobuild import (
     split_tags,
 )
 from stackyard.edges import console
+from stackyard.edges.files import make_executable
 from stackyard.edges.git_head import Head, commit_of_ref, read_head
 from stackyard.edges.process import relay
 from stackyard.errors import ConfigError, ToolError
@@ -213,7 +213,7 @@ def _hooks(folder: Path) -> tuple[str, ...]:
         path = folder / "hooks" / name
         if not os.access(path, os.X_OK):
             console.warn(f"hooks/{name} is not executable; Docker Hub makes it so, and so do we")
-            path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o111)
+            make_executable(path)
     return found
 
 

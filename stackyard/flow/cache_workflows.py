@@ -158,16 +158,16 @@ def _system(project: Project, system: System) -> dict[str, str]:
 
     if not system.target:
         raise untargeted(system, _SYSTEMS)
-    stacks = system_stacks(project, system)
-    if not stacks:
+    stack = _first_stack(project, [system])
+    if not stack:
         raise ConfigError("there is no stack yet", where=_SYSTEMS)
-    asked = asked_of(project, *read_stack(project, stacks[0]))
+    asked = asked_of(project, *read_stack(project, stack))
     spack, packages = asked.spack(), asked.packages()
     if not spack.commit or packages is None or not packages.commit:
         raise ConfigError(
             "the workflow for others pins Spack and its packages, and nobody says their commits",
-            where=f"stacks/{stacks[0]}/{PINS}",
-            hint=f"run: invoke lock --stack {stacks[0]}; or set spack: {{checkout_version, "
+            where=f"stacks/{stack}/{PINS}",
+            hint=f"run: invoke lock --stack {stack}; or set spack: {{checkout_version, "
             "packages_ref}",
         )
     packages = packages._replace(repo=packages.repo or PACKAGES_REPO)

@@ -105,11 +105,11 @@ class _Facts(NamedTuple):
 def _facts(  # noqa: PLR0913
     root: Path, begun: Beginning, requirement: str, *, name: str, mirror: str, image: str
 ) -> _Facts:
-    from stackyard.edges.git import main_branch, remotes
+    from stackyard.edges.git import current_branch, default_branch, remotes
     from stackyard.skeleton import lock_ground, parse_home
 
     home = parse_home(next(iter(remotes(root)), ""))
-    branch = main_branch(root)
+    branch = default_branch(root) or current_branch(root)
     return _Facts(
         root=root,
         home=home,

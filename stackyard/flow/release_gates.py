@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from stackyard.edges import git, git_push, git_release
+from stackyard.edges import git, git_release
 from stackyard.edges.git_release import Remote, Tag
 from stackyard.edges.stacks import list_stacks
 from stackyard.errors import ConfigError, StackyardError, StaleError
@@ -133,7 +133,7 @@ class Gates:
             )
         if there is None:
             return Gate("branch", "failed", f"{name} has no branch {branch}", "push it first")
-        here = git_push.current_branch(aim.project.root)
+        here = git.current_branch(aim.project.root)
         if here not in ("", branch):  # CI systems check a commit out, and no branch
             return Gate(
                 "branch",

@@ -156,7 +156,7 @@ def _ref(here: Project, ref: str) -> str:
 
 
 def _branch(folder: Path) -> str:
-    from stackyard.edges.git_push import current_branch
+    from stackyard.edges.git import current_branch
 
     return current_branch(folder)
 

@@ -86,7 +86,8 @@ def check_binaries(  # noqa: PLR0913 - passed by name
     """Read every blob once, whoever names it, and see that each binary is what it says.
 
     Sizes, checksums, the heads of tarballs; the spec's hash against the manifest's name, and
-    computed anew. ``on_bytes`` hears of each piece. Raises UnreachableError if the mirror fails to answer again and again.
+    computed anew. ``on_bytes`` hears of each piece. Raises UnreachableError if the mirror
+    fails to answer again and again.
     """
     jobs = _jobs(binaries)
     tolerance = Tolerance()
