@@ -195,6 +195,14 @@ def parse_lock(data: bytes, where: str) -> Lock:
     )
 
 
+_RESTORE = "restore it from git, or concretize again"
+#: What git leaves in place of a lock.
+_NO_LOCK = {
+    b"version https://git-lfs.github.com/": "this is a pointer of git LFS; run: git lfs pull",
+    b"\n<<<<<<< ": "a merge left both sides in it; concretize again: invoke lock",
+}
+
+
 def _load(data: bytes, where: str) -> dict[str, Any]:
     if not data.strip():
         raise LockError("the file is empty", where=where, hint="run: spack concretize")
@@ -206,7 +214,7 @@ def _load(data: bytes, where: str) -> dict[str, Any]:
         raise LockError(
             f"{what} (line {error.lineno}, column {error.colno}: {error.msg})",
             where=where,
-            hint="restore it from git, or concretize again",
+            hint=next((hint for sign, hint in _NO_LOCK.items() if sign in data), _RESTORE),
         ) from None
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise LockError(f"the file is not JSON ({error})", where=where) from None

@@ -185,6 +185,21 @@ def test_refuses(case: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b"{\n<<<<<<< HEAD\n" + GOOD + b"\n=======\n" + GOOD, "a merge left both sides"),
+        (GOOD + b"}", "restore it from git"),
+    ],
+    ids=["git LFS", "merge", "neither"],
+)
+def test_hints_at_what_git_left(data: bytes, hint: str) -> None:
+    with pytest.raises(LockError, match=r"not JSON|cut off") as caught:
+        parse_lock(data, "x")
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
     "edge",
     [
         {"hash": "a" * 32},
