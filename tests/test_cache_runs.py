@@ -24,18 +24,18 @@ from signing import Signer, needs_gpg
 from test_cache_workflows import COMMIT, PACKAGES
 
 from stackyard.cache_workflows import PADDING
-from stackyard.edges.stores.store import open_store
+from stackyard.edges.stores.store import open_store, writable
 from stackyard.oci import MANIFESTS, SIGNATURE
 from stackyard.workflows import target
 
 SYSTEMS: list[dict[str, Any]] = [
     {
-        "name": "noble",
-        "runner": "ubuntu-24.04",
+        "name": "bookworm",
+        "runner": "debian-12",
         "target": "x86_64_v3",
         "base_image": "ubuntu:24.04",
     },
-    {"name": "jammy", "runner": "ubuntu-22.04", "target": "x86_64_v3"},
+    {"name": "large", "runner": "debian-12-large", "target": "x86_64_v3"},
 ]
 ALL = sorted(KEYS.values())
 TOKEN = "ghs-recognisable"
@@ -166,17 +166,17 @@ def test_a_push(cache: Cache, stackyard: Stackyard) -> None:
     }
     assert cache.held() == ALL
     assert is_indexed(cache, stackyard)
-    noble, jammy = cache.named("build")
-    assert [(job.name, job.runs_on) for job in (noble, jammy)] == [
-        ("noble: tiny", "ubuntu-24.04"),
-        ("jammy: tiny", "ubuntu-22.04"),
+    bookworm, large = cache.named("build")
+    assert [(job.name, job.runs_on) for job in (bookworm, large)] == [
+        ("bookworm: tiny", "debian-12"),
+        ("large: tiny", "debian-12-large"),
     ]
     pushes = cache.spack.calls("push")
     assert len(pushes) == 4  # one for each level
     for call in pushes:
         words = call["words"]
         assert words[words.index("--base-image") + 1] == "ubuntu:24.04"
-    is_set_up(cache, noble)
+    is_set_up(cache, bookworm)
     saw_no_token(cache)
     cache.do("build", "push")
     good(cache.jobs)
@@ -229,10 +229,10 @@ def test_what_was_built_is_kept(cache: Cache, stackyard: Stackyard) -> None:
     assert cache.results["index"] == "success"
     assert cache.held() == ["base", "data", "data+extra", "lib@1.0"]
     assert is_indexed(cache, stackyard)
-    noble = cache.named("build")[0]
-    assert noble.uses[-1][0] == "actions/upload-artifact"
-    logs = Path(noble.uses[-1][1]["path"])
-    assert logs.is_relative_to(noble.temp)
+    bookworm = cache.named("build")[0]
+    assert bookworm.uses[-1][0] == "actions/upload-artifact"
+    logs = Path(bookworm.uses[-1][1]["path"])
+    assert logs.is_relative_to(bookworm.temp)
     assert [path for path in logs.iterdir() if path.name.startswith("tiny-lib-1.1-")]
 
 
@@ -250,14 +250,14 @@ def test_a_pull_request_builds_and_pushes_nothing(
         "build": "skipped",
         "index": "skipped",
     }
-    noble, jammy = cache.named("try")
-    assert noble.permissions == {"contents": "read"}
+    bookworm, large = cache.named("try")
+    assert bookworm.permissions == {"contents": "read"}
     for job in cache.jobs:
         for step in job.steps:
             assert TOKEN not in json.dumps(step.env)
     assert cache.spack.built() == [["app"], ["app"]]
     assert cache.spack.calls("push") == []
-    assert ("1 failed" if code else "1 unpushed") in jammy.step("Build").out
+    assert ("1 failed" if code else "1 unpushed") in large.step("Build").out
     assert "app" not in cache.held()
 
 
@@ -266,8 +266,8 @@ def test_by_hand(cache: Cache, stackyard: Stackyard) -> None:
     cache.do("build", "workflow_dispatch", spec="tiny-lib@1.0")
     good(cache.jobs)
     assert [job.name.rpartition("/")[0] for job in cache.named("build")] == [
-        "noble: tiny: tiny-lib@1.0",
-        "jammy: tiny: tiny-lib@1.0",
+        "bookworm: tiny: tiny-lib@1.0",
+        "large: tiny: tiny-lib@1.0",
     ]
     (only,) = {job.step("Build").env["ONLY"] for job in cache.named("build")}
     assert only == "/" + key("lib@1.0")
@@ -306,7 +306,7 @@ def test_a_stack_without_a_lock_is_locked_first(cache: Cache, project: Project) 
     cache.do("build", "push")
     assert cache.results["build"] == "failure"
     said = cache.named("build")[0].step("Lock").out
-    assert "is locked for x86_64_v3, and noble builds for x86_64_v2" in said
+    assert "is locked for x86_64_v3, and bookworm builds for x86_64_v2" in said
     assert cache.spack.calls("install") == []
 
 
@@ -403,9 +403,9 @@ def test_a_signed_cache_without_the_secret(sealed: Cache) -> None:
     secret = sealed.secrets.pop("SPACK_SIGNING_KEY")
     sealed.do("build", "push")
     assert sealed.results["build"] == "failure"
-    (noble, _) = sealed.named("build")
-    assert "::error::The cache is signed. That needs" in noble.step("Is there a key").out
-    assert [step.name for step in noble.steps] == ["Is there a key to sign with?"]
+    (bookworm, _) = sealed.named("build")
+    assert "::error::The cache is signed. That needs" in bookworm.step("Is there a key").out
+    assert [step.name for step in bookworm.steps] == ["Is there a key to sign with?"]
     assert sealed.spack.calls("install") == []
     sealed.secrets["SPACK_SIGNING_KEY"] = secret
 
@@ -554,6 +554,24 @@ def test_site(cache: Cache, stackyard: Stackyard, tmp_path: Path) -> None:
         "actions/upload-pages-artifact",
         {"path": "site", "retention-days": "30"},
     )
+
+
+def test_what_cannot_be_read_does_not_hide_the_rest(cache: Cache, tmp_path: Path) -> None:
+    """The job fails, and the catalogue is published all the same; without one nothing is."""
+    cache.env.update(_pinned_recipes(tmp_path))
+    cache.program("gh", _GH.format(log=tmp_path / "gh.log", tar="none", listed="exit 1"))
+    cache.fill(ALL)
+    store = writable(open_store(cache.url))
+    one = next(one.key for one in store.list(MANIFESTS) if "tiny-" in one.key)
+    store.write(f"{MANIFESTS}tiny-other-1.0-{'a' * 32}.spack", store.read(one))
+    store.close()
+    cache.do("site", "workflow_dispatch")
+    assert cache.results == {"make": "failure", "publish": "success"}
+    assert "tiny-other" in cache.named("make")[0].step("Make").out
+    assert "Tiny, and nothing else." in (cache.site / "index.html").read_text()
+    cache.env["SPACK_PACKAGES_CHECKOUT_VERSION"] = "c" * 40  # which nobody has
+    cache.do("site", "workflow_dispatch")
+    assert cache.results == {"make": "failure", "publish": "skipped"}
 
 
 def test_the_catalogue_follows_no_pull_request() -> None:

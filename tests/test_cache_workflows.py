@@ -41,7 +41,7 @@ SYSTEMS: list[dict[str, Any]] = [
         "runner": "ubuntu-22.04",
         "target": "x86_64_v3",
         "base_image": "ubuntu:22.04",
-        "stacks": ["hep", "tools"],
+        "stacks": ["tools"],
     },
     {
         "name": "noble-arm",

@@ -181,6 +181,34 @@ def test_no_destination(stackyard: Stackyard, demo: Project) -> None:
     assert entry["hint"] == "the build jobs push to it: add it with its url"
 
 
+GITHUB = {
+    "workflows": ["build"],
+    "mirror": "oci://ghcr.io/example/cache",
+    "systems": [
+        {"name": "bookworm", "runner": "debian-12", "target": "x86_64_v3"},
+        {"name": "noble", "runner": "ubuntu-24.04", "target": "x86_64_v3"},
+        {"name": "other", "runner": "ubuntu-24.04", "target": "x86_64_v3", "stacks": ["more"]},
+    ],
+}
+
+
+def test_what_github_builds(stackyard: Stackyard, demo: Project) -> None:
+    """It needs no mirror for GitLab's jobs, and the lock has to be for its machines."""
+    demo.stack(CHAIN, mirrors={})
+    demo.stack(CHAIN, name="more", mirrors={})
+    demo.write("invoke.yaml", {"stackyard": {"github": GITHUB}})
+    found = findings(stackyard, "--offline", "--stack", "demo", code=2)
+    entry = found["demo: mirrors: there is no mirror buildcache-destination"]
+    assert (entry["state"], entry["code"]) == ("advice", 0)
+    assert found["demo: system bookworm: debian-12 builds what is locked"]["state"] == "ok"
+    assert [entry["check"] for entry in found.values() if entry["code"]] == ["demo: system noble"]
+    said = "locked for debian12, and noble is ubuntu-24.04"
+    assert found[f"demo: system noble: stacks/demo/spack.lock: {said}"]["code"] == 2
+    demo.write("invoke.yaml", {"stackyard": {"github": {**GITHUB, "workflows": ["site"]}}})
+    found = findings(stackyard, "--offline", "--stack", "demo", code=2)
+    assert not [entry for entry in found.values() if "system" in entry["check"]]
+
+
 def test_oddities_are_advice(stackyard: Stackyard, demo: Project) -> None:
     ci = {
         "pipeline-gen": [
@@ -231,6 +259,11 @@ def test_a_workflow_is_looked_at_too(stackyard: Stackyard, demo: Project) -> Non
     found = findings(stackyard, "--offline")
     assert found[f"{WORKFLOW}: is missing or not up to date"]["state"] == "advice"
     assert found[".gitlab-ci.yml: is what the stacks and settings ask for"]["state"] == "ok"
+    demo.write("invoke.yaml", {"stackyard": {}})
+    demo.write(WORKFLOW, "name: stackyard\n")
+    found = findings(stackyard, "--offline")
+    entry = found[f"{WORKFLOW}: is here, and the settings no longer ask for it"]
+    assert (entry["state"], entry["hint"]) == ("advice", "run: invoke generate, and commit that")
     demo.write("invoke.yaml", {"stackyard": {"github": {"workflows": ["gitlab"]}}})
     (failed,) = [e for e in findings(stackyard, "--offline", code=2).values() if e["code"]]
     assert failed["check"] == ".github/workflows"

@@ -96,6 +96,26 @@ def test_check_covers_it(demo: Project, stackyard: Stackyard) -> None:
     stackyard("generate", "--check", code=3)
 
 
+def test_what_is_no_longer_asked_for_goes(demo: Project, stackyard: Stackyard) -> None:
+    """GitHub would run it for ever. What others wrote stays."""
+    render(demo, stackyard, TOKENS)
+    own = demo.write(".github/workflows/tests.yml", "# stackyard\n")
+    demo.write("invoke.yaml", {"stackyard": {}})
+    answer = stackyard("generate", "--check", code=3)
+    assert f"not up to date: {WORKFLOW}" in answer.err
+    assert f"--- {WORKFLOW} (as it is)" in answer.out
+    assert (demo.root / WORKFLOW).is_file()
+    assert stackyard("generate").err.endswith(
+        f"removed {WORKFLOW}: the settings no longer ask for it\n"
+    )
+    assert not (demo.root / WORKFLOW).exists()
+    assert own.is_file()
+    demo.write(WORKFLOW, "name: theirs\n")
+    stackyard("generate", "--check")
+    stackyard("generate")
+    assert (demo.root / WORKFLOW).is_file()
+
+
 def test_a_template_of_the_project_wins(demo: Project, stackyard: Stackyard) -> None:
     demo.write("templates/github/gitlab.yml.j2", "# {{ remote }}\n")
     path = render(demo, stackyard, TOKENS)

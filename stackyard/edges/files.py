@@ -72,6 +72,14 @@ def write_files(files: Mapping[AnyPath, bytes]) -> tuple[Path, ...]:
     return tuple(target for target, _ in pending)
 
 
+def remove_file(path: Path) -> None:
+    """Raises StackyardError where that is not allowed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as problem:
+        raise StackyardError(f"cannot be removed: {_reason(problem)}", where=str(path)) from problem
+
+
 def make_executable(path: Path) -> None:
     """For everybody who may read it. Raises StackyardError."""
     try:

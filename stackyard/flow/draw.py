@@ -26,12 +26,13 @@ from stackyard.flow.steps import (
 from stackyard.settings import System, make_settings
 
 if TYPE_CHECKING:
+    from stackyard.flow.steps import Work
     from stackyard.lock import Lock, Spec
     from stackyard.pattern import Pattern
     from stackyard.pins import Pin
     from stackyard.stack import Stack
 
-__all__ = ["draw_matrix", "system_stacks", "untargeted"]
+__all__ = ["built_specs", "check_lock", "draw_matrix", "system_stacks", "untargeted"]
 
 _SEPARATOR = ";"
 _LONGEST_SEED = 100
@@ -86,7 +87,11 @@ def draw_matrix(  # noqa: PLR0913
         name: _ground(project, name, single=single) for name in dict.fromkeys(n for _, n in pairs)
     }
     for system, name in pairs:
-        _check_lock(system, grounds[name])
+        ground = grounds[name]
+        if ground.lock is not None:
+            check_lock(system, ground.stack, ground.lock, ground.specs)
+        elif not system.target:
+            raise untargeted(system, ground.stack.where)
     lots = tuple(_lots(pairs, grounds, patterns, asked, single=single))
     if number:
         seed = seed or secrets.token_hex(8)
@@ -150,12 +155,7 @@ def _ground(project: Project, name: str, *, single: bool) -> _Ground:
     specs: tuple[Spec, ...] = ()
     if (project.root / stack.folder / "spack.lock").is_file():
         work = load_work(project, Request(stack=name))
-        lock, reached = work.lock, work.lock.closure(work.roots)
-        specs = tuple(
-            lock.specs[key]
-            for key in lock.order
-            if key in reached and not lock.specs[key].external and not lock.specs[key].develop
-        )
+        lock, specs = work.lock, built_specs(work)
     elif single:
         raise LockError(
             "the stack is not locked: nobody knows its packages",
@@ -165,6 +165,16 @@ def _ground(project: Project, name: str, *, single: bool) -> _Ground:
     _check_version(lock)
     spack, packages = _pins(Asked(project, settings, stack, pins, lock), stack)
     return _Ground(stack, spack, packages, lock, specs)
+
+
+def built_specs(work: Work) -> tuple[Spec, ...]:
+    """What of a stack could be built for itself, dependencies first."""
+    lock, reached = work.lock, work.lock.closure(work.roots)
+    return tuple(
+        lock.specs[key]
+        for key in lock.order
+        if key in reached and not lock.specs[key].external and not lock.specs[key].develop
+    )
 
 
 def _check_version(lock: Lock | None) -> None:
@@ -207,31 +217,34 @@ def untargeted(system: System, where: str) -> ConfigError:
     )
 
 
-def _check_lock(system: System, ground: _Ground) -> None:
-    """Refuse what is locked for a processor that the system's target is not; warn of its system."""
-    lock = ground.lock
-    if lock is None:
-        if not system.target:
-            raise untargeted(system, ground.stack.where)
-        return
-    if system.target:
-        from stackyard.target import target_satisfies
+def check_lock(system: System, stack: Stack, lock: Lock, specs: Sequence[Spec]) -> None:
+    """Raise ConfigError for what is locked for another processor or system than that one.
 
-        most = f":{system.target}"
-        other = next((one for one in ground.specs if not target_satisfies(one.target, most)), None)
-        if other:
-            raise ConfigError(
-                f"{spec_name(other)} is locked for {other.target}, and {system.name} builds for "
-                f"{system.target}",
-                where=lock.where,
-                hint=f"packages: {{all: {{require: [target={system.target}]}}}} in "
-                f"{ground.stack.where}, then invoke lock; or name other stacks: github.systems",
-            )
+    Built there it would be something else than its hash says: the compiler and the C library are
+    those of the machine.
+    """
     match = _UBUNTU.match(system.runner)
-    wrong = sorted({one.os for one in ground.specs if match and one.os != f"ubuntu{match[1]}"})
+    wrong = sorted({one.os for one in specs if match and one.os != f"ubuntu{match[1]}"})
     if wrong:
-        console.warn(
-            f"{lock.where}: locked for {', '.join(wrong)}, and {system.name} is {system.runner}"
+        raise ConfigError(
+            f"locked for {', '.join(wrong)}, and {system.name} is {system.runner}",
+            where=lock.where,
+            hint="make the lock on that system (docs/github.md says how); or name the stacks of "
+            "each system: github.systems",
+        )
+    if not system.target:
+        return
+    from stackyard.target import target_satisfies
+
+    most = f":{system.target}"
+    other = next((one for one in specs if not target_satisfies(one.target, most)), None)
+    if other:
+        raise ConfigError(
+            f"{spec_name(other)} is locked for {other.target}, and {system.name} builds for "
+            f"{system.target}",
+            where=lock.where,
+            hint=f"packages: {{all: {{require: [target={system.target}]}}}} in "
+            f"{stack.where}, then invoke lock; or name other stacks: github.systems",
         )
 
 

@@ -145,6 +145,7 @@ def _stack_findings(
         check=f"{name}: stack and lock", text=f"{len(work.lock.specs)} specs answer the manifest"
     )
     yield from _pin_findings(work, name)
+    yield from _system_findings(work, name)
     warnings, troubles = _tried(
         f"{name}: ci section", lambda: (*stack_warnings(work), *secret_warnings(work))
     )
@@ -167,15 +168,39 @@ def _pin_findings(work: Work, name: str) -> Iterator[Finding]:
         yield Finding(check=f"{name}: pins", text=text)
 
 
+def _system_findings(work: Work, name: str) -> Iterator[Finding]:
+    """Whether GitHub's machines are what the lock is for, where they build it."""
+    github = work.settings.github
+    if not {"build", "draw"}.intersection(github.workflows):
+        return
+    from stackyard.flow.draw import built_specs, check_lock, system_stacks
+
+    for system in github.systems:
+        check = f"{name}: system {system.name}"
+        stacks, troubles = _tried(check, lambda system=system: system_stacks(work.project, system))  # type: ignore[misc]
+        if name in (stacks or ()):
+            _, troubles = _tried(
+                check,
+                lambda system=system: check_lock(system, work.stack, work.lock, built_specs(work)),  # type: ignore[misc]
+            )
+            if not troubles:
+                yield Finding(check=check, text=f"{system.runner} builds what is locked")
+        yield from troubles
+
+
 def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Finding]:
     from stackyard.flow.steps import Request, mirror_places
 
     if "buildcache-destination" not in work.stack.mirrors:
+        by_github = _is_built_by_github(work)
         yield Finding(
             check=f"{name}: mirrors",
             text="there is no mirror buildcache-destination",
-            hint="the build jobs push to it: add it with its url",
-            code=2,
+            hint="only jobs of GitLab push to it, and GitHub builds this stack"
+            if by_github
+            else "the build jobs push to it: add it with its url",
+            code=0 if by_github else 2,
+            advice=by_github,
         )
     if offline:
         return
@@ -310,7 +335,7 @@ def _rendered_findings(project: Project) -> Iterator[Finding]:
     """Whether the files that ``generate`` renders are what they would be now."""
     from stackyard.flow.generate import is_fresh, parent_files
     from stackyard.flow.image_stacks import argument_files
-    from stackyard.flow.workflows import workflow_files
+    from stackyard.flow.workflows import leftover_workflows, workflow_files
 
     makers = (
         (".gitlab-ci.yml", parent_files),
@@ -336,6 +361,14 @@ def _rendered_findings(project: Project) -> Iterator[Finding]:
                     text=good if fresh else bad,
                     advice=not fresh,
                     hint="" if fresh else "run: invoke generate, and commit it",
+                )
+        if files is not None and make is workflow_files:
+            for path in leftover_workflows(project, files):
+                yield Finding(
+                    check=project.shown(path),
+                    text="is here, and the settings no longer ask for it",
+                    hint="run: invoke generate, and commit that",
+                    advice=True,
                 )
 
 

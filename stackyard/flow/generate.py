@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackyard.edges import console
-from stackyard.edges.files import read_bytes
+from stackyard.edges.files import read_bytes, remove_file
 from stackyard.errors import ConfigError, StaleError
 from stackyard.flow.child import create_cdash_group, make_child
 from stackyard.flow.context import own_requirement
 from stackyard.flow.image_stacks import argument_files
 from stackyard.flow.steps import Project, Request, open_project, project_templates
-from stackyard.flow.workflows import workflow_files
+from stackyard.flow.workflows import leftover_workflows, workflow_files
 
 if TYPE_CHECKING:
     from stackyard.pipeline import Pipeline
@@ -35,6 +35,7 @@ def generate(
     """Write the parent pipeline, or with a stack its child pipeline; ``check`` only compares."""
     project = open_project()
     child = None
+    old: tuple[Path, ...] = ()
     if request.stack:
         if not check and not request.lock and project.env.in_ci:
             from stackyard.flow.locking import make_missing_lock  # most stacks have one
@@ -50,13 +51,17 @@ def generate(
         )
     else:
         files = project_files(project)
+        old = leftover_workflows(project, files)
     if check:
-        _compare(project, files)
+        _compare(project, files, old)
         return
     if child:
         create_cdash_group(child.work)
         _summary(child.plan, child.pipeline)
     _write(project, files)
+    for path in old:
+        remove_file(path)
+        console.note(f"removed {project.shown(path)}: the settings no longer ask for it")
 
 
 def _summary(plan: Plan, pipeline: Pipeline) -> None:
@@ -161,12 +166,12 @@ def _write(project: Project, files: Mapping[Path, bytes]) -> None:
         console.note(f"{state} {project.shown(path)}")
 
 
-def _compare(project: Project, files: Mapping[Path, bytes]) -> None:
+def _compare(project: Project, files: Mapping[Path, bytes], leftover: Sequence[Path]) -> None:
     import difflib
 
     stale: list[str] = []
     lines: list[str] = []
-    for path, data in files.items():
+    for path, data in {**files, **dict.fromkeys(leftover, b"")}.items():
         old = read_bytes(path) if path.is_file() else b""
         if old != data:
             stale.append(project.shown(path))

@@ -261,15 +261,18 @@ class Gates:
 
     def _generated(self) -> Gate:
         from stackyard.flow.generate import is_fresh, project_files
+        from stackyard.flow.workflows import leftover_workflows
 
         project = self.aim.project
         files, parent = project_files(project), project.root / ".gitlab-ci.yml"
         stacks = (read_stack(project, name)[0] for name in list_stacks(project.root))
         if not parent.is_file() and not any(stack.has_ci for stack in stacks):
             files = {path: data for path, data in files.items() if path != parent}
-        if not files:
+        leftover = leftover_workflows(project, files)
+        if not files and not leftover:
             return Gate("generated", "not configured", "no stack has a ci section")
-        stale = [project.shown(path) for path, data in files.items() if not is_fresh(path, data)]
+        wrong = [path for path, data in files.items() if not is_fresh(path, data)]
+        stale = [project.shown(path) for path in (*wrong, *leftover)]
         if stale:
             return Gate(
                 "generated",

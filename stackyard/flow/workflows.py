@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from stackyard.edges.files import read_bytes
 from stackyard.flow.context import own_requirement
 from stackyard.flow.steps import Project, project_templates
 
-__all__ = ["workflow_files"]
+__all__ = ["leftover_workflows", "workflow_files"]
 
 
 def workflow_files(project: Project) -> dict[Path, bytes]:
@@ -39,3 +41,18 @@ def workflow_files(project: Project) -> dict[Path, bytes]:
         project.root / target(name): render(TEMPLATES[name], load, values(name)).encode()
         for name in dict.fromkeys(settings.github.workflows)
     }
+
+
+def leftover_workflows(project: Project, wanted: Collection[Path]) -> tuple[Path, ...]:
+    """Files that were rendered once and are no longer asked for: GitHub would go on running them.
+
+    Whose they are their names and first lines say.
+    """
+    from stackyard.workflows import TEMPLATES, target
+
+    known = (project.root / target(name) for name in TEMPLATES)
+    return tuple(
+        path
+        for path in known
+        if path not in wanted and path.is_file() and b"stackyard" in read_bytes(path)
+    )

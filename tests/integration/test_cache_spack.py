@@ -156,7 +156,7 @@ def new_key() -> tuple[str, bytes]:
 def settings(host: str, *workflows: str) -> dict[str, Any]:
     system = {
         "name": "here",
-        "runner": "ubuntu-24.04",
+        "runner": "debian-12",
         "target": "x86_64_v3",
         "base_image": f"{host}/base:1",
         "stacks": ["tiny"],
