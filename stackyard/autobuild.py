@@ -128,7 +128,7 @@ def relative_path(path: str, where: str) -> str:
     """
     plain = posixpath.normpath(path.strip().strip("/") or ".")
     if plain == ".." or plain.startswith("../"):
-        raise ConfigError("it leads out of the repository", where=where)
+        raise ConfigError("it leads out of the folder that it counts from", where=where)
     return plain
 
 

@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from stackyard.draw import MOST_JOBS
 from stackyard.errors import ConfigError
 from stackyard.image_names import parse_image_name
 from stackyard.settings import GitHubFiles, Settings, System
+from stackyard.spec import parse_pattern
 from stackyard.workflows import ACTIONS
 
 __all__ = [
@@ -34,8 +36,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _RUNNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
 _TARGET = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_FIELD = r"[0-9A-Za-z*/,-]+"
-_CRON = re.compile(rf"([0-9]+) {_FIELD} {_FIELD} {_FIELD} {_FIELD}")
+#: Minute, hour, day, month and day of the week: the least and the most, and names from the least on.
+_CRON = (
+    (0, 59, ()),
+    (0, 23, ()),
+    (1, 31, ()),
+    (1, 12, ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]),
+    (0, 6, ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]),
+)
+_TIMES = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9][0-9]?))?")
 _GITHUB = "ghcr.io"
 #: Variables that a mirror's entry may name, and that GitHub fills itself.
 _OWN = {
@@ -74,6 +83,14 @@ def check_github(github: GitHubFiles) -> None:
         ("draw.nightly", github.draw.nightly),
     ):
         _check_cron(text, f"{_WHERE}.{key}")
+    if not 1 <= github.draw.count <= MOST_JOBS:
+        raise ConfigError(
+            f"{github.draw.count} is no number of jobs",
+            where=f"{_WHERE}.draw.count",
+            hint=f"1 to {MOST_JOBS}, which is what GitHub makes of a matrix",
+        )
+    for text in github.draw.packages:
+        parse_pattern(text, f"{_WHERE}.draw.packages")
     seen: set[str] = set()
     for index, system in enumerate(github.systems):
         _check_system(system, f"{_WHERE}.systems[{index}]")
@@ -87,19 +104,36 @@ def check_github(github: GitHubFiles) -> None:
 def _check_cron(text: str, where: str) -> None:
     if not text:
         return
-    match = _CRON.fullmatch(text)
-    if not match or int(match[1]) > 59:
+    fields = text.split(" ")
+    good = len(fields) == len(_CRON) and all(map(_is_field, fields, _CRON))
+    if not good or not fields[0].isdigit():
         raise ConfigError(
             f"{text[:40]!r} is no time that GitHub takes, beginning with one minute",
             where=where,
             hint="minute, hour, day, month, day of the week: '17 3 * * *'",
         )
-    if int(match[1]) == 0:
+    if int(fields[0]) == 0:
         raise ConfigError(
             "at minute 0 everybody begins, and GitHub drops runs",
             where=where,
             hint="take another minute: '17 3 * * *'",
         )
+
+
+def _is_field(text: str, kind: tuple[int, int, Sequence[str]]) -> bool:
+    """Whether GitHub takes it: numbers or names, ranges and steps, with commas between them."""
+    least, most, names = kind
+    numbers = {str(number): number for number in range(least, most + 1)}
+    numbers |= {f"{number:02}": number for number in numbers.values()}
+    numbers |= {name: least + place for place, name in enumerate(names)}
+    for part in text.split(","):
+        match = _TIMES.fullmatch(part)
+        if not match:
+            return False
+        ends = [numbers.get(end.upper(), -1) for end in match.groups()[:2] if end]
+        if -1 in ends or ends != sorted(ends):
+            return False
+    return True
 
 
 def _check_system(system: System, where: str) -> None:

@@ -10,7 +10,7 @@ from stackyard.image_names import ImageName, parse_image_name
 from stackyard.settings import Settings
 from stackyard.workflows import ACTIONS
 
-__all__ = ["ImageJob", "image_values"]
+__all__ = ["ImageJob", "image_secrets", "image_values"]
 
 #: Where GitHub's own token is a login.
 _GITHUB = "ghcr.io"
@@ -78,6 +78,11 @@ def image_values(
         "jobs": jobs,
         "secrets": sorted({secret for job in jobs for secret in job.secrets}),
     }
+
+
+def image_secrets(repository: str) -> tuple[str, ...]:
+    """Names of the secrets with which an image is pushed there."""
+    return _job("", "", parse_image_name(repository, "image.repository")).secrets
 
 
 def _job(identity: str, stack: str, name: ImageName) -> ImageJob:

@@ -37,20 +37,20 @@ __all__ = [
     "tag_problem",
 ]
 
-#: Every gate in the order in which they are asked, the costly ones last, and what it asks.
-GATES: Mapping[str, str] = {
-    "clean": "nothing is changed or new in the working tree",
-    "branch": "the commit is the one that the release branch has on the remote",
-    "tag": "the name is a good one, and free",
-    "generated": "generated files are up to date",
-    "pipeline": "the newest pipeline of the commit on GitLab succeeded",
-    "image": "what the image begins with is pinned by digest",
-    "lock": "the lock is committed, and answers manifest and pins",
-    "binaries": "every binary of the lock is on the mirror, with the right bytes",
-    "signatures": "every binary is signed by a key that counts",
-    "index": "the mirror's index names them all",
-    "key": "the public keys that signed are on the mirror",
-}
+#: Every gate in the order in which they are asked, the costly ones last; docs/release.md explains them.
+GATES = (
+    "clean",
+    "branch",
+    "tag",
+    "generated",
+    "pipeline",
+    "image",
+    "lock",
+    "binaries",
+    "signatures",
+    "index",
+    "key",
+)
 #: Without it there would be nothing to push.
 _NEVER_SKIPPED = frozenset({"tag"})
 
@@ -228,8 +228,9 @@ class StackNotes(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What the message of a release's tag says to programs. ``locks`` are digests by stack."""
+    """What the message of a release's tag says. ``locks`` are digests by stack."""
 
+    notes: str = ""
     previous: str = ""
     locks: Mapping[str, str] = {}
     skipped: tuple[str, ...] = ()
@@ -301,6 +302,7 @@ def parse_message(message: str) -> Record | None:
     if not locks or len(pairs) != len(last):
         return None
     return Record(
+        notes=notes_of(unsigned),
         previous=next((value for key, value in pairs if key == _PREVIOUS), ""),
         locks=locks,
         skipped=tuple(value for key, value in pairs if key == _SKIPPED),

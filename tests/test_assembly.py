@@ -435,7 +435,7 @@ def test_tools_want_an_engine(build: Build, project: Project, tmp_path: Path) ->
     project.write("invoke.yaml", {"stackyard": settings})
     said = build("--output", str(tmp_path / "o"), onto="", code=2)
     assert "tools cannot be installed without a container engine" in said
-    assert "--target base" in said
+    assert "name a base that has them" in said
     build("--output", str(tmp_path / "o"))  # this base has them
 
 

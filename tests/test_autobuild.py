@@ -398,7 +398,11 @@ def test_what_cannot_be_known(demo: Project, builder: Builder, stackyard: Stacky
         (["--docker-repo", "$(x)"], "--docker-repo: '$(x)' is not"),
         (["--docker-tag", "a b"], "DOCKER_TAG: 'a b' cannot be a tag"),
         (["--docker-tag", " , "], "--docker-tag: it names no tag"),
-        (["--context", "../x"], "--context: it leads out of the repository"),
+        (["--context", "../x"], "--context: it leads out of the folder"),
+        (
+            ["--context", "/stacks"],
+            "docker/Dockerfile: it lies outside of the build context stacks",
+        ),
         (["--context", "nowhere"], "--context nowhere: there is no such folder"),
         (["--dockerfile-path", "../Dockerfile"], "--dockerfile-path: it leads out"),
         (["--dockerfile-path", "x/Dockerfile"], "x/Dockerfile: there is no such file"),

@@ -31,6 +31,7 @@ class FakeEngine:
 
     title = "Nobody 1.0"
     socket = Socket("unix:///nowhere", "a test")
+    platform = "linux/amd64"
 
     def __init__(self, root: Path, lock: Path) -> None:
         self.root = root
@@ -39,6 +40,9 @@ class FakeEngine:
         self.commands: list[Sequence[str]] = []
         self.code = 0
         self.layers = 43
+
+    def build(self, _: Any, **__: Any) -> str:
+        return "sha256:1"
 
     def inspect(self, _: str) -> Mapping[str, Any]:
         layers = [f"sha256:{number:064x}" for number in range(self.layers)]
@@ -126,6 +130,14 @@ def test_another_lock(tiny: Image) -> None:
 def test_layers(tiny: Image) -> None:
     tiny.engine.layers = 101
     assert "the image has 101 layers" in tiny.test(code=2)
+
+
+def test_a_build_warns_of_too_many_layers(tiny: Image, stackyard: Stackyard) -> None:
+    place = ("--from", "https://mirror.example.com/tiny", "--unsigned")
+    for count in (100, 101):
+        tiny.engine.layers = count
+        said = stackyard("image.build", *place).err
+        assert ("warning: 101 layers, and image.test allows 100" in said) is (count == 101)
 
 
 def test_it_has_to_start(tiny: Image) -> None:

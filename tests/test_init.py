@@ -228,7 +228,46 @@ def test_an_image(folder: Path, stackyard: Stackyard) -> None:
     assert (folder / ".github/workflows/stackyard-image.yml").is_file()
     assert "which is not there" not in said.err
     stackyard("generate", "--check")
+    readme = (folder / "README.md").read_text()
+    assert "`DOCKERHUB_USERNAME` and `DOCKERHUB_TOKEN`, of an account that may push" in readme
     assert "--image" in stackyard_in(folder.parent / "other", stackyard, "--image", "a b").err
+    for name in ("docker.io/a/b:tag", f"docker.io/a/b@sha256:{'a' * 64}"):
+        answer = stackyard_in(folder.parent / name[-3:], stackyard, "--image", name)
+        assert (
+            "--image: a repository has no tag and no digest\n  hint: docker.io/a/b\n" in answer.err
+        )
+
+
+def test_an_image_in_githubs_own_registry(folder: Path, stackyard: Stackyard) -> None:
+    remote(folder, "https://github.com/our/stack")
+    stackyard("init", "--image", "ghcr.io/our/stack")
+    readme = (folder / "README.md").read_text()
+    assert "`rev-NAME` makes `ghcr.io/our/stack:NAME`" in readme
+    assert "secrets of the repository" not in readme
+    assert "are signed" not in readme
+
+
+def test_a_bucket_is_signed(folder: Path, stackyard: Stackyard) -> None:
+    """And the README says what that takes."""
+    remote(folder, "https://github.com/our/stack")
+    stackyard("init", "--mirror", "s3://bucket/stack")
+    readme = (folder / "README.md").read_text()
+    assert "`AWS_ACCESS_KEY_ID` and" in readme
+    assert "**stackyard-signing**" in readme
+    lines = [line for line in readme.splitlines() if "/stackyard keys." in line]
+    assert [line.split()[1] for line in lines] == ["keys.create", "keys.export"]
+
+
+@pytest.mark.parametrize("words", [(), ("--mirror", "../here")])
+def test_github_writes_to_no_folder(
+    folder: Path, stackyard: Stackyard, words: tuple[str, ...]
+) -> None:
+    """Whose registry is not known by its name, as that of GitHub Enterprise."""
+    remote(folder, "git@github.example.com:our/stack.git")
+    said = stackyard("init", *words, code=2).err
+    assert said.startswith("error: --mirror: GitHub's machines cannot write to a folder")
+    assert "--mirror oci://HOST/OWNER/NAME" in said
+    assert files(folder) == []
 
 
 def stackyard_in(folder: Path, stackyard: Stackyard, *words: str, code: int = 2) -> Answer:

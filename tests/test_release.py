@@ -14,7 +14,6 @@ from stackyard.errors import ConfigError, CorruptError
 from stackyard.image import Origin, make_labels
 from stackyard.lock import parse_lock
 from stackyard.release import (
-    GATES,
     LOCK_LABEL,
     REVISION_LABEL,
     Gate,
@@ -269,8 +268,3 @@ def test_it_looks_for_the_labels_that_we_give() -> None:
     origin = Origin(source="https://example.org", revision=COMMIT)
     made = make_labels(stack="a", origin=origin, spack_commit="", lock_digest=DIGEST)
     assert image_problem([made], COMMIT, DIGEST) == ""
-
-
-def test_every_gate_is_explained() -> None:
-    assert list(GATES)[-4:] == ["binaries", "signatures", "index", "key"]
-    assert all(GATES.values())

@@ -99,6 +99,8 @@ def test_the_next_release_tells_what_changed(stackyard: Stackyard, ground: Groun
     ground.publish()
     told = json.loads(stackyard("release", "--tag", "sc26", "--json").out)
     assert (told["state"], told["previous"]) == ("released", "rev-sc25")
+    again = json.loads(stackyard("release", "--tag", "sc26", "--json").out)
+    assert (again["previous"], again["notes"]) == ("rev-sc25", told["notes"])
     message = ground.message("rev-sc26")
     assert "changed since rev-sc25\n" in message
     assert "\n  - root tiny-data+extra\n" in message
@@ -796,4 +798,4 @@ def test_what_cannot_be_told_of_is_not_tagged(stackyard: Stackyard, ground: Grou
 def test_the_page_explains_all_gates() -> None:
     """In the order in which they are asked."""
     page = (ROOT / "docs" / "release.md").read_text()
-    assert re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE) == list(GATES)
+    assert re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE) == [*GATES]

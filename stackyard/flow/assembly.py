@@ -144,8 +144,7 @@ def _refuse(work: Work, base: str, wishes: Wishes) -> None:
         raise ConfigError(
             "tools cannot be installed without a container engine",
             where="image.tools",
-            hint="name a base that has them, --base NAME; an engine makes one: "
-            "docker build --file docker/Dockerfile --target base --build-arg TOOLS=...",
+            hint="name a base that has them, --base NAME; docs/images.md says how to make one",
         )
     for flag, value in (("--network", wishes.network), ("--pull", wishes.pull)):
         if value:

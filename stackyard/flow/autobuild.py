@@ -167,6 +167,12 @@ def _dockerfile(project: Project, head: Head, context: Path, asked: str) -> tupl
     """``DOCKERFILE_PATH``, and the file itself. Raises ConfigError if it is not there."""
     own = project.root / DOCKERFILE
     path = asked or os.path.relpath(own.resolve(), context.resolve())
+    if not asked and path.startswith("../"):
+        raise ConfigError(
+            f"it lies outside of the build context {context.relative_to(head.top)}",
+            where=os.path.relpath(own, head.top),
+            hint="another context, or another Dockerfile: --context, --dockerfile-path",
+        )
     plain = relative_path(path, "--dockerfile-path")
     # Some rules name it from the top; hooks are told it from the context all the same.
     for top, candidate in ((context, context / plain), (head.top, head.top / plain)):

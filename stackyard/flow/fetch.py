@@ -188,7 +188,7 @@ def _find(
     if missing:
         text = f"{len(missing)} of {wanted.total} binaries are missing:\n{missing_text(missing)}"
         if not allow_missing:
-            hint = "build and push them, or fetch the rest: --allow-missing"
+            hint = "build and push them; invoke fetch --allow-missing brings the rest"
             if len(missing) == wanted.total:
                 hint = "is it the right mirror, and the right lock? else build and push them"
             raise NotFoundError(text, where=store.url, hint=hint)

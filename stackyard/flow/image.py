@@ -22,6 +22,7 @@ from stackyard.flow.image_stacks import choose_image_stack, image_stacks
 from stackyard.flow.places import Locked
 from stackyard.flow.steps import Work, open_project
 from stackyard.image_build import context_patterns, label_arguments, local_repository, tagged_names
+from stackyard.layers import MOST_IN_IMAGE
 
 __all__ = ["build", "open_image_work"]
 
@@ -143,8 +144,13 @@ def _build_with_engine(  # noqa: PLR0913, PLR0917
             network=wishes.network,
             tell=console.note,
         )
-        size = int(engine.inspect(names[0]).get("Size") or 0)
-    console.note(f"{image}, {size_text(size)}")
+        told = engine.inspect(names[0])
+    console.note(f"{image}, {size_text(int(told.get('Size') or 0))}")
+    if (count := len((told.get("RootFS") or {}).get("Layers") or ())) > MOST_IN_IMAGE:
+        console.warn(
+            f"{count} layers, and image.test allows {MOST_IN_IMAGE}: take a base with fewer, or "
+            "--no-engine, which lays the binaries into as few as it must"
+        )
     for name in names:
         console.out(name)
 

@@ -40,8 +40,6 @@ def push(  # noqa: PLR0913 - what the task takes
 
     work = open_image_work(stack)
     target = repository or work.settings.image.repository
-    if not target and not all("/" in tag for tag in tags):
-        target = ""
     if not target and not (tags and all("/" in tag for tag in tags)):
         raise ConfigError(
             "nothing says where the image goes",

@@ -110,12 +110,19 @@ def _facts(  # noqa: PLR0913
 
     home = parse_home(next(iter(remotes(root)), ""))
     branch = default_branch(root) or current_branch(root)
+    place = _checked_mirror(mirror, root) if mirror else _mirror(home, root)
+    if home.service == "github" and place.startswith("file:"):
+        raise ConfigError(
+            "GitHub's machines cannot write to a folder of this one",
+            where="--mirror",
+            hint="say where binaries go: --mirror oci://HOST/OWNER/NAME, or s3://BUCKET/PATH",
+        )
     return _Facts(
         root=root,
         home=home,
         branch=branch if re.fullmatch(r"[\w./-]+", branch) else "main",
         name=_checked_name(name, begun.name),
-        mirror=_checked_mirror(mirror, root) if mirror else _mirror(home, root),
+        mirror=place,
         image=_checked_image(image),
         requirement=requirement,
         ground=lock_ground(begun.lock) if begun.lock else None,
@@ -190,7 +197,11 @@ def _checked_image(text: str) -> str:
     from stackyard.image_names import parse_image_name
 
     if text:
-        parse_image_name(text, "--image")
+        name = parse_image_name(text, "--image")
+        if name.tag or name.digest:
+            raise ConfigError(
+                "a repository has no tag and no digest", where="--image", hint=name.written
+            )
     return text
 
 
@@ -301,11 +312,13 @@ def _rendered(draft: Path, name: str) -> tuple[Pins | None, Files]:
 
 
 def _readme(facts: _Facts, pins: Pins | None, rendered: list[str]) -> bytes:
+    from stackyard.image_workflow import image_secrets
     from stackyard.skeleton import Ground
 
     title = facts.home.path.rpartition("/")[2] or re.sub(r"[^\w .+-]", "-", facts.root.name)
     values = {
         "title": title or facts.name,
+        "quoted_title": shlex.quote(title or facts.name),
         "name": facts.name,
         "home": facts.home,
         "branch": facts.branch,
@@ -314,6 +327,7 @@ def _readme(facts: _Facts, pins: Pins | None, rendered: list[str]) -> bytes:
         "ground": facts.ground if facts.ground and facts.fits else Ground(),
         "mirror": facts.mirror,
         "image": facts.image,
+        "image_secrets": image_secrets(facts.image) if facts.image else (),
         "builder": facts.builder,
         "pins": pins,
         "rendered": rendered,

@@ -13,7 +13,7 @@ from stackyard.document import parse_yaml
 from stackyard.edges import console
 from stackyard.edges.files import read_bytes, write_files
 from stackyard.edges.stacks import list_stacks
-from stackyard.errors import ConfigError, StaleError
+from stackyard.errors import ConfigError, StaleError, StoreError
 from stackyard.flow.steps import Project, open_project
 from stackyard.image_names import (
     ImageName,
@@ -49,7 +49,7 @@ def pin(*, check: bool = False, as_json: bool = False) -> None:
     texts = {path: read_bytes(path).decode() for path in _files(project)}
     known: dict[tuple[str, str], str] = {}
     found = [
-        _Found(path, place, name, _digest(name, known))
+        _Found(path, place, name, _digest(name, place.where, known))
         for path, text in texts.items()
         for place in _places(project, path, text)
         if (name := _name(place))
@@ -109,10 +109,13 @@ def _name(place: Place) -> ImageName | None:
     except ConfigError:
         console.warn(f"{place.where}: {place.text} is not the name of an image")
         raise
+    if name.domain == "localhost":
+        console.warn(f"{place.where}: {place.text} is an image of this machine, and has no digest")
+        return None
     return None if name.digest and not name.tag else name
 
 
-def _digest(name: ImageName, known: dict[tuple[str, str], str]) -> str:
+def _digest(name: ImageName, where: str, known: dict[tuple[str, str], str]) -> str:
     """The digest of what the tag names now: of a choice of platforms, if it is one."""
     from stackyard.edges.stores.oci import OciStore
     from stackyard.edges.stores.store import ANONYMOUS
@@ -121,7 +124,14 @@ def _digest(name: ImageName, known: dict[tuple[str, str], str]) -> str:
     tag = name.tag or "latest"
     key = (name.url, tag)
     if key not in known:
-        with closing(OciStore(name.url, ANONYMOUS)) as store:
-            data = store.read(manifest_key(tag))
+        try:
+            with closing(OciStore(name.url, ANONYMOUS)) as store:
+                data = store.read(manifest_key(tag))
+        except StoreError as error:
+            raise type(error)(
+                f"{name.written}:{tag} cannot be looked up: {error.where}: {error.message}",
+                where=where,
+                hint="is it the name of an image, and can its registry be reached from here?",
+            ) from None
         known[key] = f"sha256:{hashlib.sha256(data).hexdigest()}"
     return known[key]

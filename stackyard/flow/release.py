@@ -169,6 +169,7 @@ def _minutes(text: str, usual: float) -> float:
 def _run(aim: Aim, told: _Told, patience: Patience, *, dry_run: bool) -> None:
     gates = Gates(aim)
     if not dry_run and (record := _released(gates)):
+        told.previous, told.notes = record.previous, record.notes
         _tell_released(aim, record)
         _remember(aim, gates.remote.tags[aim.tag].object)
         _follow(aim, told, patience)

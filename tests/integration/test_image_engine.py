@@ -174,8 +174,10 @@ def same_again(ground: Ground, *flags: str) -> None:
     assert not old.exists()  # what an older lock wanted
     assert git(root, "status", "--porcelain") == ""
     one, two = ground.layers(f"{ground.name}:sc26"), ground.layers(f"{ground.name}:two")
-    assert one[-41:] == two[-41:]
-    assert two[:2] == ground.layers(other) != one[:2]
+    below, above = ground.layers(ground.engine.base), ground.layers(other)
+    assert one[: len(below)] == below
+    assert two[: len(above)] == above != one[: len(above)]
+    assert one[len(below) :][:41] == two[len(above) :][:41]  # directly on the base
     ground.stackyard("image.test", "--image", "two")
     shutil.rmtree(folder)
 

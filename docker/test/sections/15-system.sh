@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the lock has of the system it was made on: the C library here is not an older one, and of its
-# compilers those that are here have the same version. A bare image may do without compilers.
+# compilers those that are here have the same version. A bare image may do without compilers; others
+# than gcc and llvm write their version in ways of their own, of which nothing is concluded.
 cat >"$WORK/system.py" <<'END'
 import json
 import os
@@ -20,12 +21,20 @@ while read -r name version program; do
   if [ "$name" = glibc ]; then
     here=$library
     oldest=$(printf '%s\n' "$version" "${library#glibc }" | sort -V | head -n 1)
-    if [ "$oldest" = "$version" ]; then verdict=fits; else verdict=older; fi
+    case $library in
+      'glibc '*) if [ "$oldest" = "$version" ]; then verdict=fits; else verdict=older; fi ;;
+      *) verdict=another ;;
+    esac
   elif [ ! -x "$program" ]; then
     here=$program verdict='not in this image'
   else
-    here=$("$program" --version 2>&1 | head -n 1) || true
-    case " ${here//[()]/ } " in *[!0-9.]"$version"[!0-9.]*) verdict=same ;; *) verdict=another ;; esac
+    says=$("$program" --version 2>&1) || true
+    here=${says%%$'\n'*}
+    case "$name: ${says//[()]/ } " in
+      *[!0-9.]"$version"[!0-9.]*) verdict=same ;;
+      gcc:* | llvm:*) verdict=another ;;
+      *) verdict='cannot tell' ;;
+    esac
   fi
   case $verdict in older | another) drifted=$((drifted + 1)) ;; esac
   printf '%s@%s: %s (%s)\n' "$name" "$version" "$verdict" "$here"
