@@ -448,6 +448,11 @@ def test_gate_generated(stackyard: Stackyard, ground: Ground, shut: Callable[...
     assert (
         states(stackyard("release", "--tag", "x", "--dry-run", "--json"))["generated"] == "passed"
     )
+    old = ".github/workflows/stackyard-build.yml"  # which the settings do not ask for
+    ground.project.write(old, "# stackyard\n")
+    ground.publish()
+    found = shut()
+    assert (found.name, found.missing) == ("generated", [old])
 
 
 @pytest.fixture

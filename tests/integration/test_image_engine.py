@@ -165,7 +165,7 @@ def same_again(ground: Ground, *flags: str) -> None:
     old = ground.project.write(".stackyard/image/tiny/v3/manifests/spec/old", b"old")
     os.utime(root / "stacks/tiny/spack.lock", (1, 1))
     other = f"{ground.engine.base}-other"
-    text = f"FROM {ground.engine.base}\nRUN touch /other\n"
+    text = f"FROM {ground.engine.base}\nRUN useradd -m -u 1234 spack && touch ~spack/mine\n"
     ground.engine.podman("build", "--tag", other, "-", feed=text)
     ground.server.requests.clear()
     said = ground.build("--tag", "two", "--base", other, *flags, source=str(ground.mirror)).err
@@ -179,6 +179,8 @@ def same_again(ground: Ground, *flags: str) -> None:
     assert two[: len(above)] == above != one[: len(above)]
     assert one[len(below) :][:41] == two[len(above) :][:41]  # directly on the base
     ground.stackyard("image.test", "--image", "two")
+    kept = ground.engine.podman("run", "--rm", f"{ground.name}:two", "sh", "-c", "id -u; ls ~")
+    assert kept.split() == ["1234", "mine"]  # the base's own user
     shutil.rmtree(folder)
 
 
