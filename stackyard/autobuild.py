@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stackyard.errors import ConfigError
-from stackyard.image_names import ImageName
+from stackyard.image_names import ImageName, check_repository
 
 __all__ = [
     "ARGUMENTS",
@@ -116,8 +116,7 @@ def hub_name(name: ImageName, where: str) -> str:
 
     Raises ConfigError for one with a tag or a digest.
     """
-    if name.tag or name.digest:
-        raise ConfigError("a repository has no tag and no digest", where=where, hint=name.written)
+    check_repository(name, where)
     return f"{name.domain}/{name.repository}"
 
 

@@ -14,7 +14,6 @@ from stackyard.draw import MOST_JOBS
 from stackyard.errors import ConfigError
 from stackyard.image_names import parse_image_name
 from stackyard.settings import GitHubFiles, Settings, System
-from stackyard.spec import parse_pattern
 from stackyard.workflows import ACTIONS
 
 __all__ = [
@@ -89,8 +88,6 @@ def check_github(github: GitHubFiles) -> None:
             where=f"{_WHERE}.draw.count",
             hint=f"1 to {MOST_JOBS}, which is what GitHub makes of a matrix",
         )
-    for text in github.draw.packages:
-        parse_pattern(text, f"{_WHERE}.draw.packages")
     seen: set[str] = set()
     for index, system in enumerate(github.systems):
         _check_system(system, f"{_WHERE}.systems[{index}]")

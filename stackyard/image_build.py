@@ -17,6 +17,7 @@ __all__ = [
     "context_patterns",
     "kit_lines",
     "label_arguments",
+    "layer_count",
     "local_repository",
     "tagged_names",
     "web_url",
@@ -55,6 +56,11 @@ def tagged_names(repository: str, tags: Iterable[str], *, where: str = "--tag") 
             raise ConfigError(f"{tag!r} is not a tag", where=where, hint="such as latest or sc26")
         names.append(whole)
     return tuple(dict.fromkeys(names))
+
+
+def layer_count(told: Mapping[str, Any]) -> int:
+    """Of an image, of which an engine ``told`` all that it knows; 0 if not that."""
+    return len((told.get("RootFS") or {}).get("Layers") or ())
 
 
 def web_url(remote: str) -> str:

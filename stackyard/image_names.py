@@ -11,6 +11,7 @@ from stackyard.errors import ConfigError
 __all__ = [
     "ImageName",
     "Place",
+    "check_repository",
     "dockerfile_images",
     "parse_image_name",
     "settings_images",
@@ -98,6 +99,12 @@ def parse_image_name(text: str, where: str = "") -> ImageName:
             hint="such as debian:12, ghcr.io/owner/name:1.0, or one with @sha256:... behind it",
         )
     return ImageName(written, domain, repository, tag, digest)
+
+
+def check_repository(name: ImageName, where: str) -> None:
+    """Raises ConfigError for a name that has a tag or a digest."""
+    if name.tag or name.digest:
+        raise ConfigError("a repository has no tag and no digest", where=where, hint=name.written)
 
 
 def settings_images(text: str, where: str, prefix: Sequence[str] = ()) -> tuple[Place, ...]:

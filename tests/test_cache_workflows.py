@@ -440,6 +440,7 @@ def test_one_writes_the_index_at_a_time(demo: Project, stackyard: Stackyard) -> 
         ({"draw": {"count": 0}}, "draw.count: 0 is no number of jobs"),
         ({"draw": {"count": 300}}, "draw.count: 300 is no number of jobs"),
         ({"draw": {"packages": ["$(x)"]}}, "draw.packages: "),
+        ({"draw": {"packages": [" "]}}, "draw.packages: an empty spec"),
         ({"draw": {"nightly": "daily"}}, "draw.nightly: 'daily' is no time that GitHub takes"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from stackyard.errors import StackyardError
 
-__all__ = ["claimed", "make_executable", "read_bytes", "write_files"]
+__all__ = ["claimed", "make_executable", "read_bytes", "remove_file", "write_files"]
 
 AnyPath = TypeVar("AnyPath", bound=str | Path)
 

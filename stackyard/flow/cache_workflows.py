@@ -11,6 +11,7 @@ from stackyard.edges import console
 from stackyard.edges.stacks import list_stacks
 from stackyard.errors import ConfigError
 from stackyard.flow.draw import system_stacks, untargeted
+from stackyard.flow.listing import spec_patterns
 from stackyard.flow.places import named_mirror
 from stackyard.flow.steps import PINS, read_stack
 from stackyard.pins import PACKAGES_REPO
@@ -39,6 +40,7 @@ def cache_workflow_values(
     """The context of a workflow's template. Raises ConfigError for settings that will not do."""
     cache = _cache(project, settings.github.mirror, signed=settings.github.signed)
     systems = settings.github.systems
+    spec_patterns(settings.github.draw.packages, "invoke.yaml: stackyard.github.draw.packages")
     if name in _BUILDING:
         if not systems:
             raise ConfigError(

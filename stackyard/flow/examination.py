@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackyard.edges import console
@@ -15,6 +16,7 @@ from stackyard.flow.steps import Project, Work, open_project
 
 if TYPE_CHECKING:
     from stackyard.flow.gitlab_doctor import Need
+    from stackyard.settings import System
     from stackyard.stack import Mirror
 
 __all__ = ["Finding", "doctor", "examine"]
@@ -175,17 +177,20 @@ def _system_findings(work: Work, name: str) -> Iterator[Finding]:
         return
     from stackyard.flow.draw import built_specs, check_lock, system_stacks
 
+    specs = built_specs(work)
+
+    def is_built_on(system: System) -> bool:
+        if name not in system_stacks(work.project, system):
+            return False
+        check_lock(system, work.stack, work.lock, specs)
+        return True
+
     for system in github.systems:
         check = f"{name}: system {system.name}"
-        stacks, troubles = _tried(check, lambda system=system: system_stacks(work.project, system))  # type: ignore[misc]
-        if name in (stacks or ()):
-            _, troubles = _tried(
-                check,
-                lambda system=system: check_lock(system, work.stack, work.lock, built_specs(work)),  # type: ignore[misc]
-            )
-            if not troubles:
-                yield Finding(check=check, text=f"{system.runner} builds what is locked")
+        built, troubles = _tried(check, partial(is_built_on, system))
         yield from troubles
+        if built:
+            yield Finding(check=check, text=f"{system.runner} builds what is locked")
 
 
 def _mirror_findings(work: Work, name: str, *, offline: bool) -> Iterator[Finding]:
@@ -362,14 +367,15 @@ def _rendered_findings(project: Project) -> Iterator[Finding]:
                     advice=not fresh,
                     hint="" if fresh else "run: invoke generate, and commit it",
                 )
-        if files is not None and make is workflow_files:
-            for path in leftover_workflows(project, files):
-                yield Finding(
-                    check=project.shown(path),
-                    text="is here, and the settings no longer ask for it",
-                    hint="run: invoke generate, and commit that",
-                    advice=True,
-                )
+    # Settings that cannot be read were told above.
+    leftover, _ = _tried(".github/workflows", lambda: leftover_workflows(project))
+    for path in leftover or ():
+        yield Finding(
+            check=project.shown(path),
+            text="is here, and the settings no longer ask for it",
+            hint="run: invoke generate, and commit that",
+            advice=True,
+        )
 
 
 def _program_findings(env: Mapping[str, str], seen: Sequence[Work]) -> Iterator[Finding]:

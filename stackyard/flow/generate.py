@@ -13,7 +13,7 @@ from stackyard.flow.child import create_cdash_group, make_child
 from stackyard.flow.context import own_requirement
 from stackyard.flow.image_stacks import argument_files
 from stackyard.flow.steps import Project, Request, open_project, project_templates
-from stackyard.flow.workflows import leftover_workflows, workflow_files
+from stackyard.flow.workflows import is_ours, leftover_workflows, workflow_files
 
 if TYPE_CHECKING:
     from stackyard.pipeline import Pipeline
@@ -51,7 +51,7 @@ def generate(
         )
     else:
         files = project_files(project)
-        old = leftover_workflows(project, files)
+        old = leftover_workflows(project)
     if check:
         _compare(project, files, old)
         return
@@ -155,7 +155,7 @@ def _write(project: Project, files: Mapping[Path, bytes]) -> None:
     from stackyard.edges.files import write_files
 
     parent = project.root / _PARENT
-    foreign = parent in files and parent.is_file() and b"stackyard" not in read_bytes(parent)
+    foreign = parent in files and parent.is_file() and not is_ours(parent)
     changed = write_files(files)
     if foreign:
         console.warn(

@@ -21,7 +21,13 @@ from stackyard.flow.image_origin import image_labels
 from stackyard.flow.image_stacks import choose_image_stack, image_stacks
 from stackyard.flow.places import Locked
 from stackyard.flow.steps import Work, open_project
-from stackyard.image_build import context_patterns, label_arguments, local_repository, tagged_names
+from stackyard.image_build import (
+    context_patterns,
+    label_arguments,
+    layer_count,
+    local_repository,
+    tagged_names,
+)
 from stackyard.layers import MOST_IN_IMAGE
 
 __all__ = ["build", "open_image_work"]
@@ -146,7 +152,7 @@ def _build_with_engine(  # noqa: PLR0913, PLR0917
         )
         told = engine.inspect(names[0])
     console.note(f"{image}, {size_text(int(told.get('Size') or 0))}")
-    if (count := len((told.get("RootFS") or {}).get("Layers") or ())) > MOST_IN_IMAGE:
+    if (count := layer_count(told)) > MOST_IN_IMAGE:
         console.warn(
             f"{count} layers, and image.test allows {MOST_IN_IMAGE}: take a base with fewer, or "
             "--no-engine, which lays the binaries into as few as it must"

@@ -18,7 +18,7 @@ from stackyard.flow.fetch import source_place
 from stackyard.flow.image import open_image_work
 from stackyard.flow.places import Locked
 from stackyard.image import MIRROR, PUBLIC_KEY, SHARE, TESTS, USER
-from stackyard.image_build import local_repository, tagged_names
+from stackyard.image_build import layer_count, local_repository, tagged_names
 from stackyard.layers import MOST_IN_IMAGE
 from stackyard.mirror import Layout
 
@@ -99,7 +99,7 @@ def test(  # noqa: PLR0913 - what the task takes
     with open_engine(work.project.env, engine) as opened:
         console.note(f"{opened.title} at {opened.socket.url} ({opened.socket.why})")
         told = opened.inspect(name)
-        _few_layers(name, (told.get("RootFS") or {}).get("Layers") or ())
+        _few_layers(name, layer_count(told))
         _same_lock(work, name, (told.get("Config") or {}).get("Labels") or {})
         (part,) = choose_parts(work, f"linux/{told.get('Architecture', '')}")
         _check_mirror(work, part, opened, name, keys, unsigned=unsigned)
@@ -111,10 +111,10 @@ def test(  # noqa: PLR0913 - what the task takes
     console.note(f"{name} is proven")
 
 
-def _few_layers(name: str, layers: Sequence[str]) -> None:
-    if len(layers) > MOST_IN_IMAGE:
+def _few_layers(name: str, count: int) -> None:
+    if count > MOST_IN_IMAGE:
         raise ConfigError(
-            f"the image has {len(layers)} layers, and may have {MOST_IN_IMAGE}",
+            f"the image has {count} layers, and may have {MOST_IN_IMAGE}",
             where=name,
             hint="take another base, or squash it into one layer",
         )

@@ -101,6 +101,13 @@ class _Facts(NamedTuple):
         """Whether the lock is for machines that the service has; no lock is for none."""
         return self.home.service != "github" or self.ground is None or bool(self.ground.runner())
 
+    @property
+    def machine(self) -> Ground:
+        """What is built on: what the lock is for, if that fits; else the usual."""
+        from stackyard.skeleton import Ground
+
+        return self.ground if self.ground and self.fits else Ground()
+
 
 def _facts(  # noqa: PLR0913
     root: Path, begun: Beginning, requirement: str, *, name: str, mirror: str, image: str
@@ -194,14 +201,10 @@ def _checked_mirror(text: str, root: Path) -> str:
 
 
 def _checked_image(text: str) -> str:
-    from stackyard.image_names import parse_image_name
+    from stackyard.image_names import check_repository, parse_image_name
 
     if text:
-        name = parse_image_name(text, "--image")
-        if name.tag or name.digest:
-            raise ConfigError(
-                "a repository has no tag and no digest", where="--image", hint=name.written
-            )
+        check_repository(parse_image_name(text, "--image"), "--image")
     return text
 
 
@@ -269,9 +272,8 @@ def _stack_files(begun: Beginning, facts: _Facts) -> Files:
 
 def _project_files(facts: _Facts) -> Files:
     from stackyard.edges.templates import docker_file, docker_folder, ignore_file
-    from stackyard.skeleton import Ground
 
-    ground = facts.ground if facts.ground and facts.fits else Ground()
+    ground = facts.machine
     values = {
         "home": facts.home,
         "branch": facts.branch,
@@ -313,18 +315,18 @@ def _rendered(draft: Path, name: str) -> tuple[Pins | None, Files]:
 
 def _readme(facts: _Facts, pins: Pins | None, rendered: list[str]) -> bytes:
     from stackyard.image_workflow import image_secrets
-    from stackyard.skeleton import Ground
 
     title = facts.home.path.rpartition("/")[2] or re.sub(r"[^\w .+-]", "-", facts.root.name)
+    title = title or facts.name
     values = {
-        "title": title or facts.name,
-        "quoted_title": shlex.quote(title or facts.name),
+        "title": title,
+        "quoted_title": shlex.quote(title),
         "name": facts.name,
         "home": facts.home,
         "branch": facts.branch,
         "locked": facts.ground is not None,
         "fits": facts.fits,
-        "ground": facts.ground if facts.ground and facts.fits else Ground(),
+        "ground": facts.machine,
         "mirror": facts.mirror,
         "image": facts.image,
         "image_secrets": image_secrets(facts.image) if facts.image else (),

@@ -268,7 +268,7 @@ class Gates:
         stacks = (read_stack(project, name)[0] for name in list_stacks(project.root))
         if not parent.is_file() and not any(stack.has_ci for stack in stacks):
             files = {path: data for path, data in files.items() if path != parent}
-        leftover = leftover_workflows(project, files)
+        leftover = leftover_workflows(project)
         if not files and not leftover:
             return Gate("generated", "not configured", "no stack has a ci section")
         wrong = [path for path, data in files.items() if not is_fresh(path, data)]

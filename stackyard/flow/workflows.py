@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from stackyard.edges.files import read_bytes
 from stackyard.flow.context import own_requirement
 from stackyard.flow.steps import Project, project_templates
 
-__all__ = ["leftover_workflows", "workflow_files"]
+__all__ = ["is_ours", "leftover_workflows", "workflow_files"]
 
 
 def workflow_files(project: Project) -> dict[Path, bytes]:
@@ -43,16 +42,19 @@ def workflow_files(project: Project) -> dict[Path, bytes]:
     }
 
 
-def leftover_workflows(project: Project, wanted: Collection[Path]) -> tuple[Path, ...]:
+def leftover_workflows(project: Project) -> tuple[Path, ...]:
     """Files that were rendered once and are no longer asked for: GitHub would go on running them.
 
-    Whose they are their names and first lines say.
+    Raises ConfigError for settings that cannot be read.
     """
+    from stackyard.settings import make_settings
     from stackyard.workflows import TEMPLATES, target
 
-    known = (project.root / target(name) for name in TEMPLATES)
-    return tuple(
-        path
-        for path in known
-        if path not in wanted and path.is_file() and b"stackyard" in read_bytes(path)
-    )
+    asked = make_settings(project.settings).github.workflows
+    places = (project.root / target(name) for name in TEMPLATES if name not in asked)
+    return tuple(path for path in places if is_ours(path))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file is there and ``generate`` rendered it, as its first lines say."""
+    return path.is_file() and b"stackyard" in read_bytes(path)

@@ -20,9 +20,11 @@ drifted=0
 while read -r name version program; do
   if [ "$name" = glibc ]; then
     here=$library
-    oldest=$(printf '%s\n' "$version" "${library#glibc }" | sort -V | head -n 1)
     case $library in
-      'glibc '*) if [ "$oldest" = "$version" ]; then verdict=fits; else verdict=older; fi ;;
+      'glibc '*)
+        oldest=$(printf '%s\n' "$version" "${library#glibc }" | sort -V | head -n 1)
+        if [ "$oldest" = "$version" ]; then verdict=fits; else verdict=older; fi
+        ;;
       *) verdict=another ;;
     esac
   elif [ ! -x "$program" ]; then
